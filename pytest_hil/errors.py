@@ -1,0 +1,287 @@
+"""Every error that pytest-hil raises on purpose.
+
+::
+
+    HilError
+    ├── ConfigError                  boards.toml, an option or a marker is wrong: nothing was started
+    ├── InfrastructureError          our side broke: reported as *error*, never as *failed*
+    │   ├── ToolMissing              a program that must be installed is not
+    │   ├── ProcessFailed            a program that we started ended with an error
+    │   ├── ImageError               a guest image could not be made, fetched or read
+    │   │   └── ChecksumMismatch     what was fetched is not what was asked for
+    │   ├── MachineError             a machine could not be made or kept
+    │   │   ├── MachineDied          QEMU ended by itself
+    │   │   ├── BootTimeout          the guest never got ready
+    │   │   └── NoRoom               the host has no memory, disk or CPU left for it
+    │   ├── TemplateError            a template or snapshot cannot be used
+    │   ├── ChannelLost              the way to the target is gone
+    │   ├── ProtocolError            the other side spoke nonsense
+    │   └── OutcomeUnknown           a command was sent and its reply was lost
+    └── TargetError                  the target did not do what the test wanted: the test's own affair
+        ├── CommandFailed            non-zero exit code or a signal
+        ├── CommandTimeout           the command ran too long and was killed
+        ├── OutputTooLarge           the command printed more than was asked for
+        ├── TransferError            a file could not be put or got
+        ├── ExpectTimeout            the console did not say it in time
+        ├── ConsoleClosed            the console ended before it said it
+        └── Unsupported              this target has no such thing
+
+Constructors take facts; ``__str__`` writes the sentence. Where somebody can mend
+it, the sentence ends with how (``mend``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import signal
+from collections.abc import Iterable, Sequence
+
+
+class HilError(Exception):
+    """The root. ``mend`` is the sentence that says what to do about it ("" if nothing is known)."""
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.mend}" if self.mend else self.message
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest right name, or all of them when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names)}" if names else "none is known"
+
+
+class ConfigError(HilError):
+    """Something the user wrote is wrong. ``where`` names the file and key, or the option."""
+
+    def __init__(self, where: str, message: str, *, mend: str = "") -> None:
+        super().__init__(f"{where}: {message}", mend=mend)
+        self.where = where
+
+
+class InfrastructureError(HilError):
+    """Our side broke, not the code under test."""
+
+
+class ToolMissing(InfrastructureError):
+    """A program is not on PATH. ``package`` is its Debian package."""
+
+    def __init__(self, tool: str, *, package: str = "", mend: str = "") -> None:
+        mend = mend or (f"install it: apt-get install {package}" if package else "")
+        super().__init__(f"{tool} is not on PATH", mend=mend)
+        self.tool = tool
+
+
+class ProcessFailed(InfrastructureError):
+    """A program that we started ended with an error, or was killed after ``timeout`` seconds."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        exit_code: int | None,
+        output: str = "",
+        timeout: float | None = None,
+    ) -> None:
+        if timeout is not None:
+            how = f"did not end within {timeout:g} s"
+        else:
+            how = f"ended with {describe_exit(exit_code)}"
+        said = f":\n{_indent(output)}" if output.strip() else " and said nothing"
+        super().__init__(f"{argv[0]} {how}{said}\n  command: {shlex.join(argv)}")
+        self.argv = tuple(argv)
+        self.exit_code = exit_code
+        self.output = output
+
+
+class ImageError(InfrastructureError):
+    """A guest image could not be made, fetched or read."""
+
+
+class ChecksumMismatch(ImageError):
+    """Something fetched is not what was asked for; it was removed."""
+
+    def __init__(self, what: str, *, algorithm: str, wanted: str, got: str) -> None:
+        super().__init__(
+            f"{what}: its {algorithm} is {got}, wanted {wanted}; nothing of it was kept",
+            mend="correct the sum in boards.toml, or find out why the file changed",
+        )
+
+
+class MachineError(InfrastructureError):
+    """A machine could not be made or kept."""
+
+
+class MachineDied(MachineError):
+    """QEMU ended by itself; carries its exit code, its stderr and its command."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        argv: Sequence[str],
+        exit_code: int | None,
+        stderr: str = "",
+        console: str = "",
+        mend: str = "",
+    ) -> None:
+        said = f"; it said:\n{_indent(stderr)}" if stderr.strip() else " and said nothing on stderr"
+        last = f"\n  the console's last lines:\n{_indent(console)}" if console.strip() else ""
+        super().__init__(
+            f"the machine {name} died: QEMU ended with {describe_exit(exit_code)}{said}{last}\n"
+            f"  command: {shlex.join(argv)}",
+            mend=mend,
+        )
+        self.argv = tuple(argv)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+
+class BootTimeout(MachineError):
+    """The guest never got ready; carries the console's last lines."""
+
+    def __init__(self, name: str, *, timeout: float, waited_for: str, console: str = "") -> None:
+        last = (
+            f"; the console's last lines:\n{_indent(console)}"
+            if console.strip()
+            else "; its console said nothing"
+        )
+        super().__init__(
+            f"the machine {name} did not get ready within {timeout:g} s (waited for {waited_for}){last}",
+            mend="if it is only slow, raise --hil-boot-timeout=SECONDS",
+        )
+        self.timeout = timeout
+
+
+class NoRoom(MachineError):
+    """The host has no memory, disk or CPU left for what was asked."""
+
+
+class TemplateError(InfrastructureError):
+    """A template or a snapshot cannot be made or used."""
+
+
+class ChannelLost(InfrastructureError):
+    """The way to the target (agent channel, monitor, serial line) is gone."""
+
+
+class ProtocolError(InfrastructureError):
+    """The other side of a channel sent something that its protocol does not allow."""
+
+
+class OutcomeUnknown(InfrastructureError):
+    """A command was sent and its reply was lost: it may have run or not. Never sent again by itself."""
+
+
+class TargetError(HilError):
+    """The target did not do what the test wanted."""
+
+
+class CommandFailed(TargetError):
+    """A command ended with a non-zero exit code or by a signal.
+
+    ``exit_code`` is negative for a signal, as in :mod:`subprocess`.
+    """
+
+    def __init__(
+        self, command: str, *, exit_code: int, stdout: str = "", stderr: str = ""
+    ) -> None:
+        parts = [f"{command!r} ended with {describe_exit(exit_code)} on the target"]
+        for name, text in (("stdout", stdout), ("stderr", stderr)):
+            if text.strip():
+                parts.append(f"  its {name}:\n{_indent(text)}")
+        super().__init__("\n".join(parts))
+        self.command = command
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class CommandTimeout(TargetError):
+    """A command ran longer than ``timeout`` seconds; its whole process group was killed."""
+
+    def __init__(
+        self, command: str, *, timeout: float, stdout: str = "", stderr: str = ""
+    ) -> None:
+        parts = [f"{command!r} did not end within {timeout:g} s on the target and was killed"]
+        for name, text in (("stdout", stdout), ("stderr", stderr)):
+            if text.strip():
+                parts.append(f"  its {name} so far:\n{_indent(text)}")
+        super().__init__("\n".join(parts), mend="give run() a longer timeout= if it needs it")
+        self.command = command
+        self.timeout = timeout
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class OutputTooLarge(TargetError):
+    """A command printed more than ``limit`` bytes; its process group was killed."""
+
+    def __init__(self, command: str, *, limit: int) -> None:
+        super().__init__(
+            f"{command!r} printed more than {limit} bytes and was killed",
+            mend="send it to a file on the target and get() that, or give run() a larger max_output=",
+        )
+        self.limit = limit
+
+
+class TransferError(TargetError):
+    """A file could not be put or got; the destination is as it was before."""
+
+
+class ExpectTimeout(TargetError):
+    """The console did not say what was expected within ``timeout`` seconds."""
+
+    def __init__(self, wanted: Sequence[str], *, timeout: float, seen: str = "") -> None:
+        names = " or ".join(repr(w) for w in wanted)
+        last = f"; since then it said:\n{_indent(seen)}" if seen.strip() else "; it said nothing"
+        super().__init__(f"the console did not say {names} within {timeout:g} s{last}")
+        self.wanted = tuple(wanted)
+        self.timeout = timeout
+        self.seen = seen
+
+
+class ConsoleClosed(TargetError):
+    """The console ended (the machine is gone) before it said what was expected."""
+
+    def __init__(self, wanted: Sequence[str], *, seen: str = "") -> None:
+        names = " or ".join(repr(w) for w in wanted)
+        last = f"; its last lines:\n{_indent(seen)}" if seen.strip() else ""
+        super().__init__(f"the console ended before it said {names}{last}")
+        self.wanted = tuple(wanted)
+        self.seen = seen
+
+
+class Unsupported(TargetError):
+    """This target has no such thing (a shell without an agent, USB on a bare-metal machine)."""
+
+    def __init__(self, target: str, what: str, *, mend: str = "") -> None:
+        super().__init__(f"the target {target} has no {what}", mend=mend)
+        self.what = what
+
+
+def describe_exit(code: int | None) -> str:
+    """``exit code 3`` or ``signal SIGKILL``, from a subprocess-style return code."""
+    if code is None:
+        return "an unknown exit code"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _indent(text: str, *, last: int = 20) -> str:
+    """The last lines of a text, indented, with a word on what was left out."""
+    lines = text.rstrip().splitlines()
+    left_out = [f"    … {len(lines) - last} lines before"] if len(lines) > last else []
+    return "\n".join(left_out + [f"    {line}" for line in lines[-last:]])
