@@ -1,4 +1,4 @@
-"""boards.toml → frozen dataclasses."""
+"""What boards.toml says, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pytest_hil.errors import ConfigError, nearest
+
 MiB = 2**20
+
+BUILTIN_TARGET = "qemu"
+BUILTIN_IMAGE = "debian"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class DebianImage:
-    """Our own initramfs: Debian's kernel (or the user's), busybox, usbip, the agent, and additions."""
+    """Our own initramfs: Debian's kernel (or the user's), busybox, usbip, agent, and additions."""
 
     name: str
     arch: str | None = None
@@ -85,6 +90,7 @@ class QemuTarget:
 
     ``memory`` in bytes. ``machine``/``cpu`` "": the architecture's default. ``ready``: for machines
     without an agent, a regular expression on the console that means "booted" ("": at once).
+    ``agent``: talk to the agent, if the image has one.
     """
 
     name: str
@@ -93,7 +99,7 @@ class QemuTarget:
     cpu: str = ""
     smp: int = 1
     memory: int = 256 * MiB
-    image: str = "debian"
+    image: str = BUILTIN_IMAGE
     kernel: Path | None = None
     kernel_modules: Path | None = None
     initrd: Path | None = None
@@ -109,8 +115,39 @@ class QemuTarget:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of boards.toml. ``path`` None: there is none, the built-in ``qemu`` target alone."""
+    """All of boards.toml. ``path`` None: there is none, the built-in ``qemu`` target alone.
+
+    :func:`pytest_hil.config.load` makes it; there, the target ``qemu`` and the image
+    ``debian`` always exist.
+    """
 
     path: Path | None
     targets: dict[str, QemuTarget] = field(default_factory=dict)
     images: dict[str, ImageSpec] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """Where the targets come from, for messages."""
+        return str(self.path) if self.path else "no boards.toml"
+
+    def target(self, name: str) -> QemuTarget:
+        """The target of that name; ConfigError with the nearest right name if there is none."""
+        try:
+            return self.targets[name]
+        except KeyError:
+            raise ConfigError(
+                self.source,
+                f"there is no target {name!r}",
+                mend=f"{nearest(name, self.targets)}; a table [target.NAME] adds one",
+            ) from None
+
+    def image(self, name: str) -> ImageSpec:
+        """The image of that name; ConfigError with the nearest right name if there is none."""
+        try:
+            return self.images[name]
+        except KeyError:
+            raise ConfigError(
+                self.source,
+                f"there is no image {name!r}",
+                mend=f"{nearest(name, self.images)}; a table [image.NAME] adds one",
+            ) from None

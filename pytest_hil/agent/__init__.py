@@ -1,0 +1,1 @@
+"""The agent: a small static program in the guest, and the protocol that it speaks."""

@@ -1,0 +1,1 @@
+"""``pytest-hil``: one verb a file, each loaded only when it is asked for."""

@@ -1,0 +1,114 @@
+"""``pytest-hil VERB …``: finds the verb, runs it, says its errors.
+
+A verb is a module with two functions::
+
+    def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser
+        # subparsers.add_parser("NAME", help=…, description=…), and its arguments
+    def run(args: argparse.Namespace) -> int
+        # does it, prints to stdout, returns the exit code; raises HilError
+
+Only the verb that is asked for is imported, so that ``--help`` answers at once.
+Exit codes: 0 done, 1 failed, 2 wrongly asked (options, boards.toml), 130 Ctrl-C,
+141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pytest_hil.errors import ConfigError, HilError, nearest
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb's module, and its line in ``pytest-hil --help``."""
+
+    module: str
+    help: str
+
+
+VERBS: Mapping[str, Verb] = {
+    "doctor": Verb("pytest_hil.cli.doctor", "say what this host lacks, and what mends it"),
+    "image": Verb("pytest_hil.cli.image", "build, list, verify and remove guest images"),
+    "vm": Verb("pytest_hil.cli.vm", "start, list, use and stop machines by hand"),
+    "open": Verb("pytest_hil.cli.open", "open the machine of a failed test as it failed"),
+    "artifacts": Verb("pytest_hil.cli.artifacts", "list, show and remove what runs have kept"),
+    "clean": Verb("pytest_hil.cli.clean", "remove what dead runs left, and old templates"),
+}
+
+
+def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS) -> int:
+    """Run one verb and return its exit code; argparse's own errors raise SystemExit(2)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments, verbs)
+        # Here, not at interpreter exit: there a closed pipe would be a traceback.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except HilError as error:
+        print(f"pytest-hil: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return code
+
+
+def _dispatch(arguments: Sequence[str], verbs: Mapping[str, Verb]) -> int:
+    chosen = next((word for word in arguments if not word.startswith("-")), "")
+    parser = argparse.ArgumentParser(
+        prog="pytest-hil",
+        description="What pytest --hil-target needs besides pytest: its images, machines and logs.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    module: ModuleType | None = None
+    for name, verb in verbs.items():
+        if name == chosen:
+            module = import_module(verb.module)
+            module.add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=verb.help)
+    if chosen and module is None:
+        parser.error(f"there is no verb {chosen!r}; {nearest(chosen, verbs)}")
+    args = parser.parse_args(arguments)
+    if args.version:
+        print(f"pytest-hil {_version()}")
+        return 0
+    if module is None:
+        parser.error(f"which verb? one of: {', '.join(verbs)}")
+    code: int = module.run(args)
+    return code
+
+
+def _version() -> str:
+    # importlib.metadata costs tens of milliseconds: only where the version is asked for.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pytest-hil")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _forget_stdout() -> None:
+    """Nobody reads our output any more: what is still buffered goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""boards.toml as a whole: read, checked, all its errors said at once."""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_hil.config import tables, values
+from pytest_hil.config.model import (
+    BUILTIN_IMAGE,
+    BUILTIN_TARGET,
+    Config,
+    DebianImage,
+    FilesImage,
+    ImageSpec,
+    QemuTarget,
+    UrlImage,
+)
+from pytest_hil.config.resolve import agent_default, check_target
+from pytest_hil.config.tables import Problems, quoted, read_keys
+from pytest_hil.config.values import BadValue, shown, wrong_kind
+from pytest_hil.errors import ConfigError, nearest
+
+FILE_NAME = "boards.toml"
+
+_MAX_FILE = 4 * 2**20
+
+_KINDS: dict[str, tuple[type[DebianImage | FilesImage | UrlImage], Mapping[str, tables.Check]]] = {
+    "debian": (DebianImage, tables.DEBIAN_KEYS),
+    "files": (FilesImage, tables.FILES_KEYS),
+    "url": (UrlImage, tables.URL_KEYS),
+}
+
+
+def load(path: Path | None, *, root: Path) -> Config:
+    """Read a boards.toml. ``path`` None: the one in ``root``, if there is one.
+
+    Relative paths in it are meant from its own directory. Raises ConfigError with
+    everything that is wrong in it.
+    """
+    wanted = (root / FILE_NAME if path is None else path).absolute()
+    written = _read(wanted, required=path is not None)
+    if written is None:
+        return Config(path=None, targets=_targets({}), images=_images({}))
+    document = _parse(wanted, written)
+    return _Reader(wanted).config(document)
+
+
+def _read(path: Path, *, required: bool) -> bytes | None:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(str(path), "not a regular file")
+        if found.st_size > _MAX_FILE:
+            raise ConfigError(str(path), f"{found.st_size} bytes: too large for a boards.toml")
+        return path.read_bytes()
+    except FileNotFoundError:
+        # A dangling link is a mistake, not the absence of a file.
+        if not required and not path.is_symlink():
+            return None
+        raise ConfigError(str(path), "there is no such file") from None
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(shown(str(path)), f"cannot be read: {error}") from None
+
+
+def _parse(path: Path, written: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(written.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = written.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            str(path),
+            f"line {line}: byte 0x{written[error.start]:02x} is not UTF-8",
+            mend="save the file as UTF-8",
+        ) from None
+    except RecursionError:
+        raise ConfigError(str(path), "not TOML: arrays or tables are nested too deeply") from None
+    except ValueError as error:
+        # TOMLDecodeError, with line and column, or an integer of thousands of digits.
+        raise ConfigError(str(path), f"not TOML: {error}") from None
+
+
+class _Reader:
+    """One file being read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._base = path.parent
+        self._problems = Problems(str(path))
+
+    def config(self, document: Mapping[str, object]) -> Config:
+        for key in document.keys() - {"image", "target"}:
+            self._problems.add(quoted(key), "unknown table", nearest(key, ("image", "target")))
+        raw_images = self._named(document, "image")
+        raw_targets = self._named(document, "target")
+        images = _images({name: self._image(name, raw) for name, raw in raw_images.items()})
+        before = len(self._problems)
+        targets = _targets(
+            {name: self._target(name, raw, images) for name, raw in raw_targets.items()}
+        )
+        if len(self._problems) == before:
+            self._check_targets(raw_targets, targets, images)
+        self._problems.raise_if_any()
+        return Config(path=self._path, targets=targets, images=images)
+
+    def _named(self, document: Mapping[str, object], kind: str) -> dict[str, dict[str, object]]:
+        """The ``[kind.NAME]`` tables whose names and types are right."""
+        named = document.get(kind, {})
+        if not isinstance(named, dict):
+            self._problems.add(kind, wrong_kind(named, f"tables [{kind}.NAME]").message)
+            return {}
+        found = {}
+        for name, table in named.items():
+            where = f"[{kind}.{quoted(name)}]"
+            try:
+                values.name(name)
+                if not isinstance(table, dict):
+                    raise wrong_kind(table, f"a table [{kind}.NAME]")
+                found[name] = table
+            except BadValue as bad:
+                self._problems.add(where, bad.message, bad.mend)
+        return found
+
+    def _image(self, name: str, raw: Mapping[str, object]) -> ImageSpec:
+        prefix = f"[image.{quoted(name)}] "
+        try:
+            kind = values.choice(raw.get("kind", "debian"), _KINDS, "kind of image")
+        except BadValue as bad:
+            self._problems.add(f"{prefix}kind", bad.message, bad.mend)
+            return DebianImage(name)
+        make, checks = _KINDS[kind]
+        keys = {key: value for key, value in raw.items() if key != "kind"}
+        before = len(self._problems)
+        found = read_keys(keys, checks, base=self._base, prefix=prefix, problems=self._problems)
+        image = make(name=name, **found)
+        if len(self._problems) == before:
+            self._check_image(prefix, image)
+        return image
+
+    def _check_image(self, prefix: str, image: ImageSpec) -> None:
+        """What one key says about another."""
+        if isinstance(image, DebianImage):
+            if image.kernel_modules and not image.kernel:
+                self._problems.add(
+                    f"{prefix}kernel_modules",
+                    "there is no kernel that they are for",
+                    "add kernel =",
+                )
+            return
+        if image.initrd and not image.kernel:
+            self._problems.add(f"{prefix}initrd", "an initrd needs a kernel", "add kernel =")
+        elif not image.kernel and not image.disk:
+            self._problems.add(f"{prefix}kernel", "missing", "an image needs a kernel or a disk")
+
+    def _target(
+        self, name: str, raw: Mapping[str, object], images: Mapping[str, ImageSpec]
+    ) -> QemuTarget:
+        prefix = f"[target.{quoted(name)}] "
+        self._backend(prefix, raw)
+        keys = {key: value for key, value in raw.items() if key != "backend"}
+        found = read_keys(
+            keys, tables.TARGET_KEYS, base=self._base, prefix=prefix, problems=self._problems
+        )
+        found.setdefault("agent", agent_default(found))
+        image = images.get(found.get("image", BUILTIN_IMAGE))
+        found.setdefault("arch", (image and image.arch) or values.host_arch())
+        return QemuTarget(name=name, **found)
+
+    def _backend(self, prefix: str, raw: Mapping[str, object]) -> None:
+        where = f"{prefix}backend"
+        backend = raw.get("backend")
+        if backend is None:
+            self._problems.add(where, "missing", 'write backend = "qemu"')
+        elif backend == "board":
+            self._problems.add(
+                where,
+                "boards are not supported in this version",
+                'targets are QEMU machines: backend = "qemu"',
+            )
+        else:
+            try:
+                values.choice(backend, ("qemu",), "backend")
+            except BadValue as bad:
+                self._problems.add(where, bad.message, bad.mend)
+
+    def _check_targets(
+        self,
+        raw: Mapping[str, object],
+        targets: Mapping[str, QemuTarget],
+        images: Mapping[str, ImageSpec],
+    ) -> None:
+        """What a target says about its image, where both could be read."""
+        for name in raw:
+            try:
+                check_target(targets[name], images)
+            except BadValue as bad:
+                prefix = f"[target.{quoted(name)}] "
+                self._problems.add(prefix + bad.at, bad.message, bad.mend)
+
+
+def _images(written: dict[str, ImageSpec]) -> dict[str, ImageSpec]:
+    return {BUILTIN_IMAGE: DebianImage(BUILTIN_IMAGE)} | written
+
+
+def _targets(written: dict[str, QemuTarget]) -> dict[str, QemuTarget]:
+    builtin = QemuTarget(BUILTIN_TARGET, arch=values.host_arch())
+    return {BUILTIN_TARGET: builtin} | written

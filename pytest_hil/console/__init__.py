@@ -1,0 +1,1 @@
+"""A target's console: its own byte stream, read from the first byte to the last."""

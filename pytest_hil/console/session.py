@@ -1,0 +1,323 @@
+"""The console of a live target: a thread that reads it, and the calls that tests make."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_hil.console.capture import Capture, Mark
+from pytest_hil.console.transcript import Transcript
+from pytest_hil.console.transport import Transport
+from pytest_hil.errors import ChannelLost
+
+if TYPE_CHECKING:
+    from pytest_hil.console.expect import Match, Patterns
+
+MiB = 2**20
+_READ_SIZE = 256 * 1024
+_LAST_WORDS = 1.0
+# How the other end's death looks: a pty's master says EIO, a socket may say the others.
+_ENDED = frozenset({errno.EIO, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
+
+_log = logging.getLogger(__name__)
+
+
+class Console:
+    """What a target says, from its first byte, and the way to say something to it.
+
+    Its own thread reads all the time, whether a test asks or not. Any thread may call.
+
+    ``history`` is what this machine said before we had it (a clone inherits its template's boot
+    log): part of :meth:`text` and of the transcript, but :meth:`expect` starts after it.
+    ``keep`` is how many bytes stay in memory. ``grace``: see :class:`Capture`.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        name: str,
+        history: bytes = b"",
+        keep: int = 4 * MiB,
+        grace: float = 0.5,
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._capture = Capture(history=history, keep=keep, grace=grace)
+        self._transcript: Transcript | None = None
+        self._transcript_error: OSError | None = None
+        self._recorded = 0
+        self._subscribers: tuple[Callable[[bytes], object], ...] = ()
+        # Taken in this order: writing, waking, feeding, the capture's own. Feeding is reentrant
+        # because a subscriber may call us.
+        self._writing = threading.Lock()
+        self._waking = threading.Lock()
+        self._feeding = threading.RLock()
+        self._closing = False
+        self._close_by = 0.0
+        # Never so much at once that it pushes out what an expect has not seen yet.
+        self._read_size = max(1, min(_READ_SIZE, keep // 4))
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._read, name=f"hil-console-{name}", daemon=True)
+        self._thread.start()
+
+    # To the target
+
+    def send(self, data: str | bytes, *, timeout: float = 10.0) -> None:
+        """Send bytes, or text as UTF-8.
+
+        Raises ChannelLost when the target takes nothing for ``timeout`` seconds or the console is
+        closed, or the error with which its owner ended it.
+        """
+        rest = memoryview(data.encode() if isinstance(data, str) else bytes(data))
+        total = len(rest)
+        if not self._writing.acquire(timeout=timeout):
+            raise ChannelLost(
+                f"the console of {self.name} is busy: another thread's send() is stuck"
+            )
+        try:
+            while rest:
+                self._check_open()
+                try:
+                    rest = rest[self._transport.write(rest) :]
+                except BlockingIOError:
+                    if not self._wait(select.POLLOUT, timeout):
+                        raise ChannelLost(
+                            f"the console of {self.name} takes no input: {total - len(rest)} of "
+                            f"{total} bytes were sent, and none for {timeout:g} s",
+                            mend="is anything on the target reading its console?",
+                        ) from None
+                except OSError as error:
+                    self._check_open()
+                    raise ChannelLost(f"the console of {self.name} is gone: {error}") from error
+        finally:
+            self._writing.release()
+
+    def sendline(self, text: str | bytes = "", *, timeout: float = 10.0) -> None:
+        r"""Send a line: ``text`` and ``\n``."""
+        data = text.encode() if isinstance(text, str) else text
+        self.send(data + b"\n", timeout=timeout)
+
+    # From the target
+
+    def expect(
+        self, patterns: Patterns, *, timeout: float | None = 30.0, exact: bool = False
+    ) -> Match:
+        """Wait until the target says something that matches, and say what it was.
+
+        ``patterns``: a regular expression (a string, in which ``.`` matches newlines too, or
+        compiled), or a list of them; the one that matches first wins. ``exact``: strings, taken
+        literally. The search begins where the last match ended, in what was said meanwhile, so
+        nothing is lost between two calls. Control sequences are not seen. ``timeout`` in seconds;
+        None: no end.
+
+        Raises ExpectTimeout, ConsoleClosed, or the error with which the target's owner ended it.
+        """
+        from pytest_hil.console.expect import search
+
+        return search(self._capture, patterns, timeout=timeout, exact=exact)
+
+    def mark(self) -> Mark:
+        """This moment, for :meth:`since`."""
+        return self._capture.mark()
+
+    def since(self, mark: Mark, *, raw: bool = False) -> str:
+        """What was said since a mark."""
+        return self._capture.text(mark, raw=raw)
+
+    def text(self, *, raw: bool = False) -> str:
+        """All that was said, without control sequences unless ``raw``.
+
+        When it is more than is kept, its first line says how many bytes are missing.
+        """
+        return self._capture.text(Mark(0, 0), raw=raw)
+
+    def tail(self, lines: int = 40) -> str:
+        """The last lines (of at most 16 KiB)."""
+        return self._capture.tail(lines)
+
+    def subscribe(
+        self, callback: Callable[[bytes], object], *, replay: int = 0
+    ) -> Callable[[], None]:
+        """Call ``callback`` in the reading thread with all bytes from now on, ``b""`` at the end.
+
+        Returns the function that ends it. The last ``replay`` bytes that were said are given first,
+        at once. A callback that raises is logged and not called again.
+        """
+        with self._feeding:
+            self._subscribers = (*self._subscribers, callback)
+            if replay:
+                self._call(callback, self.raw_after(self.mark().raw - replay)[1])
+
+        def unsubscribe() -> None:
+            with self._feeding:
+                self._subscribers = tuple(s for s in self._subscribers if s is not callback)
+
+        return unsubscribe
+
+    def raw_after(self, offset: int) -> tuple[int, bytes]:
+        """The bytes from an offset of the stream on, and the offset at which they really begin."""
+        return self._capture.raw_after(offset)
+
+    # On disk
+
+    def record(self, to: str | PathLike[str] | Transcript | None) -> None:
+        """Write a transcript into a directory from now on; None: no more.
+
+        It begins with all that no transcript has yet: for the first one that is everything from the
+        first byte. Disk trouble raises nothing: see :attr:`transcript_error`.
+        """
+        with self._feeding:
+            if self._transcript is not None:
+                self._transcript.close()
+                self._keep_error()
+                self._recorded = self.mark().raw
+                self._transcript = None
+            if to is not None:
+                if not isinstance(to, Transcript):
+                    to = Transcript(Path(to), name=self.name, t=self._now())
+                self._transcript = to
+                self._write_unrecorded(to)
+
+    def _write_unrecorded(self, transcript: Transcript) -> None:
+        capture = self._capture
+        if left_out := capture.raw.left_out(self._recorded):
+            transcript.note(0.0, left_out=left_out)
+        for _, data in capture.raw.pieces(self._recorded, capture.live.raw):
+            transcript.write(0.0, data, inherited=True)
+        for t, data in capture.raw.pieces(max(self._recorded, capture.live.raw)):
+            transcript.write(t, data)
+        capture.where_all_is = "console.log has them"
+
+    def _keep_error(self) -> None:
+        if self._transcript is not None and self._transcript_error is None:
+            self._transcript_error = self._transcript.error
+
+    @property
+    def transcript_error(self) -> OSError | None:
+        """Why a transcript is incomplete: the first error of a write, None if there was none."""
+        with self._feeding:
+            self._keep_error()
+            return self._transcript_error
+
+    # Its end
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream has ended, from whichever side."""
+        return self._capture.ended
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait for the end; False when it has not come after ``timeout`` seconds."""
+        return self._capture.wait_ended(timeout)
+
+    def fail(self, error: Exception) -> None:
+        """The owner says why the target is gone: whoever waits, now or later, gets that error."""
+        self._capture.fail(error)
+
+    def close(self) -> None:
+        """End the thread, the transcript and the transport. May be called twice.
+
+        What the target has said is read to its end before; what it will say is not waited for.
+        """
+        if not self._closing:
+            self._close_by = time.monotonic() + _LAST_WORDS
+            self._closing = True
+        self._capture.abandon()
+        with self._waking:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+        # A subscriber may close the console: then this is the thread; it does the rest at its end.
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5.0)
+            if not self._thread.is_alive():
+                self._release()
+
+    def _release(self) -> None:
+        self.record(None)
+        with self._writing, self._waking:
+            self._transport.close()
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # The reading thread
+
+    def _read(self) -> None:
+        try:
+            # When it is closed, what is there already is still read; a flood has a second for that.
+            while not self._closing or time.monotonic() < self._close_by:
+                try:
+                    data = self._transport.read(self._read_size)
+                except BlockingIOError:
+                    if self._closing:
+                        break
+                    self._wait(select.POLLIN, None)
+                    continue
+                if not data:
+                    break
+                self._feed(data)
+        except OSError as error:
+            if error.errno not in _ENDED and not self._closing:
+                self.fail(ChannelLost(f"the console of {self.name} broke: {error}"))
+        except Exception as error:
+            # Not expected; but whoever waits must learn of it.
+            _log.exception("the console of %s cannot be read any more", self.name)
+            self.fail(ChannelLost(f"the console of {self.name} broke: {error!r}"))
+        finally:
+            self._capture.finish()
+            with self._feeding:
+                for callback in self._subscribers:
+                    self._call(callback, b"")
+            if self._closing:
+                self._release()
+
+    def _feed(self, data: bytes) -> None:
+        with self._feeding:
+            t = self._now()
+            # First the disk: what a test has seen is in its transcript.
+            if self._transcript is not None:
+                self._transcript.write(t, data)
+            self._capture.feed(data, t)
+            for callback in self._subscribers:
+                self._call(callback, data)
+        self._capture.let_followers_catch_up(timeout=1.0)
+
+    def _call(self, callback: Callable[[bytes], object], data: bytes) -> None:
+        try:
+            callback(data)
+        except Exception:
+            _log.exception("a subscriber of the console of %s failed and is dropped", self.name)
+            self._subscribers = tuple(s for s in self._subscribers if s is not callback)
+
+    # Both sides
+
+    def _wait(self, event: int, timeout: float | None) -> bool:
+        """Wait until the transport is ready or the console is closed; False when neither came."""
+        poll = select.poll()
+        poll.register(self._transport.fileno(), event)
+        poll.register(self._wake, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+    def _check_open(self) -> None:
+        if self._capture.error is not None:
+            raise self._capture.error.with_traceback(None)
+        if self._closing:
+            raise ChannelLost(f"the console of {self.name} is closed")
+
+    def _now(self) -> float:
+        return time.monotonic() - self._capture.started

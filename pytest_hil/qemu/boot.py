@@ -1,0 +1,92 @@
+"""Waiting until a machine that boots is ready, and saying why when it never is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import uuid
+
+from pytest_hil.errors import BootTimeout, ChannelLost, ConsoleClosed, ExpectTimeout, MachineError
+from pytest_hil.qemu.machine import Machine
+
+READY_LINE = "pytest-hil: ready"
+_FAILED = r"pytest-hil: startup failed: [^\n]*"
+_PANIC = r"Kernel panic - not syncing: [^\n]*"
+_NO_BOOT = r"Unable to mount root fs|No bootable device"
+
+
+def wait_until_ready(machine: Machine, *, timeout: float, ready: str, own_image: bool) -> None:
+    """Return when the machine is ready.
+
+    ``own_image``: our initramfs, which says a fixed line and whether its startup lines failed.
+    ``ready``: a regular expression on the console for machines without an agent ("": at once).
+    Raises BootTimeout, MachineError (panic, failed startup), MachineDied.
+    """
+    deadline = time.monotonic() + timeout
+    pattern = READY_LINE if own_image else ready
+    if pattern:
+        _expect(machine, pattern, timeout)
+    if machine.shell is not None:
+        hello(machine, max(0.1, deadline - time.monotonic()))
+
+
+def hello(machine: Machine, timeout: float) -> None:
+    """The agent answers. Raises BootTimeout, MachineDied."""
+    assert machine.shell is not None
+    try:
+        with machine.watching():
+            machine.shell.hello(timeout)
+    except ChannelLost as error:
+        raise BootTimeout(
+            machine.hardware.name,
+            timeout=timeout,
+            waited_for="its agent to answer",
+            console=machine.console.tail(20),
+        ) from error
+
+
+def _expect(machine: Machine, pattern: str, timeout: float) -> None:
+    name = machine.hardware.name
+    try:
+        with machine.watching():
+            found = machine.console.expect(
+                [pattern, _FAILED, _PANIC, _NO_BOOT], timeout=timeout
+            )
+    except ExpectTimeout as error:
+        raise BootTimeout(
+            name,
+            timeout=timeout,
+            waited_for=f"{pattern!r} on its console",
+            console=machine.console.tail(20),
+        ) from error
+    except ConsoleClosed as error:
+        raise MachineError(f"the machine {name} ended while it booted: {error}") from error
+    if found.index:
+        raise MachineError(
+            f"the machine {name} did not boot: {found.text}\n  the console's last lines:\n"
+            + "\n".join(f"    {line}" for line in machine.console.tail(20).splitlines())
+        )
+
+
+def personalise(machine: Machine, *, identity: bool = True, timeout: float = 20.0) -> None:
+    """Give a machine randomness, the time, and an identity of its own.
+
+    Without this every clone of a template draws the same random numbers, lives at the time at
+    which the template was made, and has its name. ``identity`` false: it goes on as who it was.
+    """
+    assert machine.shell is not None
+    own = uuid.uuid4().hex
+    with machine.watching():
+        machine.shell.personalise(
+            entropy=os.urandom(64),
+            time_ns=time.time_ns(),
+            hostname=f"hil-{own[:12]}" if identity else None,
+            machine_id=own if identity else None,
+            timeout=timeout,
+        )
+
+
+def host_facts() -> str:
+    """What a saved state of a KVM machine depends on beside QEMU."""
+    return f"{platform.release()} {platform.machine()}"

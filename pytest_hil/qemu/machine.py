@@ -1,0 +1,239 @@
+"""One QEMU process, its channels and its files: from the command line to the end.
+
+All channels are socket pairs whose other ends QEMU inherits: there is no path to be too long,
+to collide, or to be left behind, and nobody else can connect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_hil import process
+from pytest_hil.console.session import Console
+from pytest_hil.console.transport import SocketTransport
+from pytest_hil.errors import ChannelLost, ConsoleClosed, MachineDied, OutcomeUnknown
+from pytest_hil.process import Process
+from pytest_hil.progress import Progress, silent
+from pytest_hil.qemu import cmdline, overlay, runtime
+from pytest_hil.qemu.hardware import Hardware, Memory, Wiring
+from pytest_hil.qemu.monitor import Event, Monitor
+from pytest_hil.qemu.room import Room
+from pytest_hil.shell.agent import AgentShell
+
+_STDERR_LIMIT = 64 * 1024
+# QEMU's own needs beside the guest's memory: it is counted when machines are admitted.
+OVERHEAD = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """How a machine is let in: where, how long it may wait, what it may push out."""
+
+    room: Room
+    timeout: float = 300.0
+    progress: Progress = silent
+    free_idle: Callable[[], bool] = field(default=lambda: False)
+
+
+class Machine:
+    """A running QEMU. A context manager; leaving it kills it.
+
+    ``bases`` are the qcow2 files to put this machine's overlays on, one a disk (none: the disks
+    of the hardware). ``history`` is what the machine said on its console before it was saved.
+    Raises NoRoom, ToolMissing, MachineDied.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        seat: Seat,
+        *,
+        memory: Memory | None = None,
+        bases: Sequence[Path] = (),
+        incoming: bool = False,
+        history: bytes = b"",
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.hardware = hardware
+        self.started = time.monotonic()
+        self.powered = True
+        self._seat = seat
+        self._closing = threading.Lock()
+        self._closed = False
+        self._exit: list[Callable[[], None]] = []
+        self.on_event: Callable[[Event], None] = _ignore
+        try:
+            self._start(memory or Memory(), bases, incoming, history, pass_fds)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self,
+        memory: Memory,
+        bases: Sequence[Path],
+        incoming: bool,
+        history: bytes,
+        pass_fds: Sequence[int],
+    ) -> None:
+        name = self.hardware.name
+        self._stderr = os.memfd_create("qemu-stderr", os.MFD_CLOEXEC)
+        self._exit.append(lambda: os.close(self._stderr))
+        self.overlays = self._make_overlays(bases)
+        with contextlib.ExitStack() as theirs:
+
+            def channel() -> tuple[socket.socket, int]:
+                ours, other = socket.socketpair()
+                theirs.enter_context(other)
+                return ours, other.fileno()
+
+            console, console_fd = channel()
+            monitor, monitor_fd = channel()
+            agent, agent_fd = channel() if self.hardware.agent else (None, None)
+            wiring = Wiring(
+                console=console_fd,
+                monitor=monitor_fd,
+                agent=agent_fd,
+                memory=memory,
+                overlays=tuple(self.overlays),
+                incoming=incoming,
+            )
+            self.argv = tuple(cmdline.argv(self.hardware, wiring))
+            self.console = Console(SocketTransport(console), name=name, history=history)
+            self._exit.append(self.console.close)
+            self.monitor = Monitor(monitor, name=name)
+            self._exit.append(self.monitor.close)
+            self.shell = None if agent is None else AgentShell(agent, name=name)
+            if self.shell is not None:
+                self._exit.append(self.shell.close)
+            fds = [fd for fd in (console_fd, monitor_fd, agent_fd) if fd is not None]
+
+            def launch() -> Process:
+                return process.start(
+                    self.argv,
+                    stdout=self._stderr,
+                    stderr=self._stderr,
+                    pass_fds=[*fds, *pass_fds],
+                )
+
+            self.process = self._seat.room.start(
+                name,
+                (self.hardware.memory or 0) + OVERHEAD,
+                launch,
+                timeout=self._seat.timeout,
+                progress=self._seat.progress,
+                free_idle=self._seat.free_idle,
+            )
+            self._exit.append(self._end_process)
+        self.monitor.subscribe(self._on_event)
+        with self.watching():
+            self.monitor.connect(60)
+
+    def _make_overlays(self, bases: Sequence[Path]) -> list[Path]:
+        disks = self.hardware.disks
+        if not disks:
+            return []
+        directory = runtime.directory("disk")
+        self._exit.append(lambda: runtime.remove(directory))
+        below = (
+            [overlay.Base(path, "qcow2") for path in bases]
+            if bases
+            else [overlay.Base(disk.path, disk.format) for disk in disks]
+        )
+        made = []
+        for number, base in enumerate(below):
+            path = directory / f"{number}.qcow2"
+            overlay.create(path, base)
+            made.append(path)
+        return made
+
+    def _on_event(self, event: Event) -> None:
+        if event["event"] == "SHUTDOWN":
+            self.powered = False
+        self.on_event(event)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Turn the loss of a channel into what really happened: QEMU died."""
+        try:
+            yield
+        except (ChannelLost, ConsoleClosed, OutcomeUnknown) as error:
+            # The channels end a moment before the process does.
+            died = self.died(wait=0.5)
+            if died is None:
+                raise
+            raise died from error
+
+    def died(self, *, wait: float = 0.0) -> MachineDied | None:
+        """What to say if QEMU has ended by itself; None while it runs."""
+        if self._closed or self.process.wait(wait) is None:
+            return None
+        stderr = self.stderr()
+        return MachineDied(
+            self.hardware.name,
+            argv=self.argv,
+            exit_code=self.process.exit_code,
+            stderr=stderr,
+            console=self.console.tail(10),
+            mend=_mend(stderr),
+        )
+
+    def stderr(self) -> str:
+        """The end of what QEMU said beside the console."""
+        size = os.fstat(self._stderr).st_size
+        start = max(0, size - _STDERR_LIMIT)
+        return os.pread(self._stderr, _STDERR_LIMIT, start).decode(errors="replace")
+
+    def forwarded_ports(self) -> list[tuple[str, int, int]]:
+        """(protocol, host port, guest port) of every forward."""
+        with self.watching():
+            text = self.monitor.execute(
+                "human-monitor-command", {"command-line": "info usernet"}
+            )
+        return cmdline.forwarded_ports(text)
+
+    def _end_process(self) -> None:
+        self.process.end()
+        self._seat.room.leave(self.process)
+
+    def close(self) -> None:
+        """Kill it and free all that it held. May be called twice, from any thread."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        with contextlib.ExitStack() as stack:
+            for action in self._exit:
+                stack.callback(action)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _ignore(_event: Event) -> None:
+    pass
+
+
+_MENDS = (
+    ("Could not access KVM", "use --hil-accel=tcg, or get access: usermod -aG kvm $USER"),
+    ("failed to initialize kvm", "use --hil-accel=tcg"),
+    ("MSR", "this host's KVM does not work for guests: use --hil-accel=tcg"),
+    ("is not a valid device model", "this QEMU lacks that device; `pytest-hil doctor` says more"),
+    ("unsupported machine type", "`pytest-hil doctor` lists what this QEMU has"),
+    ("Cannot allocate memory", "ask for less memory=, or run fewer machines at once"),
+    ("No space left on device", "free some disk"),
+)
+
+
+def _mend(stderr: str) -> str:
+    return next((mend for sign, mend in _MENDS if sign in stderr), "")

@@ -1,0 +1,323 @@
+"""A machine's whole state as files, and machines that start from it.
+
+The memory is a sparse file of its own, mapped copy-on-write by every clone; the rest (devices,
+processor) is a stream of a few hundred kB; disks are qcow2 files that only ever serve as a base.
+A template, a snapshot and a kept machine are all such a directory::
+
+    memory          the guest's RAM, never written again
+    state           QEMU's migration stream, without the RAM (x-ignore-shared)
+    disk0.qcow2 …   what the disks held at that moment
+    console.log     all that the console had said
+    manifest.json   the hardware's command line, when it was made
+
+QEMU's side of it: docs/devel/migration in its sources. ``x-ignore-shared`` leaves RAM out that is
+backed by a shared file; 4.1 and newer have it. The names of files never matter to a live clone:
+it gets descriptors, so a state may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_hil.errors import ChannelLost, MachineError, NoRoom, TemplateError
+from pytest_hil.qemu import cmdline, overlay
+from pytest_hil.qemu.hardware import Hardware, Memory
+from pytest_hil.qemu.machine import Machine, Seat
+from pytest_hil.qemu.monitor import CommandError, Event, Monitor
+
+FORMAT = 1
+_SAVE_TIMEOUT = 120.0
+_LOAD_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A saved state's directory."""
+
+    path: Path
+
+    @property
+    def memory(self) -> Path:
+        return self.path / "memory"
+
+    @property
+    def stream(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def console(self) -> Path:
+        return self.path / "console.log"
+
+    def disk(self, number: int) -> Path:
+        return self.path / f"disk{number}.qcow2"
+
+
+def memory_for(directory: Path, size: int) -> Memory:
+    """A new memory file in a directory that becomes a state: for the machine to be saved there."""
+    path = State(directory).memory
+    with path.open("wb") as file:
+        file.truncate(size)
+    return Memory(str(path), shared=True)
+
+
+def save(machine: Machine, directory: Path) -> State:
+    """Save a machine whose memory is :func:`memory_for` this directory, and end it.
+
+    Raises TemplateError.
+    """
+    state = State(directory)
+    with _explained("save", machine.hardware.name), machine.watching():
+        machine.monitor.execute("stop")
+        _capabilities(machine.monitor, ignore_shared=True)
+        fd = os.open(state.stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            machine.monitor.send_fd(fd, "state")
+        finally:
+            os.close(fd)
+        _migrate(machine.monitor, "fd:state")
+        machine.monitor.execute("quit")
+        # Its exit closes the disks, and only then are they whole.
+        if machine.process.wait(30) is None:
+            raise TemplateError(f"the machine {machine.hardware.name} did not quit when saved")
+    for number, written in enumerate(machine.overlays):
+        shutil.move(written, state.disk(number))
+    _describe(state, machine)
+    return state
+
+
+def save_live(machine: Machine, directory: Path, seat: Seat) -> State:
+    """Save a running machine and let it go on.
+
+    Its memory is private to it (a clone) and no file, so the state is handed to a second QEMU
+    that never runs, whose memory is the new file; that one is saved. The disks are frozen by
+    putting new overlays on them. The machine stands still meanwhile.
+
+    Raises TemplateError, NoRoom; the machine goes on in any case.
+    """
+    hardware = machine.hardware
+    size = hardware.memory or 0
+    _check_disk(directory, size)
+    bases = []
+    with _explained("save", hardware.name), machine.watching():
+        machine.monitor.execute("stop")
+        try:
+            bases = _freeze_disks(machine, State(directory))
+            carrier = Machine(
+                hardware,
+                seat,
+                memory=memory_for(directory, size),
+                bases=bases,
+                incoming=True,
+            )
+            with carrier:
+                _hand_over(machine, carrier)
+                for number in range(len(bases)):
+                    carrier.overlays[number].unlink()
+                carrier.overlays.clear()
+                state = save(carrier, directory)
+        finally:
+            machine.monitor.execute("cont")
+    state.console.write_bytes(machine.console.raw_after(0)[1])
+    return state
+
+
+def load(
+    state: State,
+    hardware: Hardware,
+    seat: Seat,
+    *,
+    timeout: float = _LOAD_TIMEOUT,
+) -> Machine:
+    """A new machine that continues from a state, on private memory. It runs when this returns.
+
+    Raises TemplateError when the state is damaged or does not fit, NoRoom.
+    """
+    with contextlib.ExitStack() as ours:
+        try:
+            directory = os.open(state.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            ours.callback(os.close, directory)
+            memory = _open(ours, "memory", os.O_RDWR, directory)
+            stream = _open(ours, "state", os.O_RDONLY, directory)
+            history = state.console.read_bytes() if state.console.exists() else b""
+            _check_whole(state, memory, hardware)
+        except (OSError, ValueError) as error:
+            raise TemplateError(f"the saved state {state.path} is incomplete: {error}") from error
+        with _explained("load", hardware.name):
+            machine = Machine(
+                hardware,
+                seat,
+                memory=Memory(f"/proc/self/fd/{memory}", shared=False),
+                bases=[state.disk(number) for number in range(len(hardware.disks))],
+                incoming=True,
+                history=history,
+                pass_fds=(memory, stream),
+            )
+            try:
+                with machine.watching():
+                    _capabilities(machine.monitor, ignore_shared=True)
+                    _incoming(machine.monitor, stream, timeout)
+                    machine.monitor.execute("cont")
+            except BaseException:
+                machine.close()
+                raise
+            return machine
+
+
+def manifest(path: Path) -> dict[str, object]:
+    """A state's manifest; TemplateError when there is none that can be read."""
+    try:
+        found = json.loads((path / "manifest.json").read_text())
+        if not isinstance(found, dict):
+            raise ValueError("not a table")
+    except (OSError, ValueError) as error:
+        raise TemplateError(f"{path} holds no saved machine: {error}") from error
+    return found
+
+
+def _open(ours: contextlib.ExitStack, name: str, flags: int, directory: int) -> int:
+    fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
+    ours.callback(os.close, fd)
+    return fd
+
+
+def _check_whole(state: State, memory: int, hardware: Hardware) -> None:
+    """A memory file that is too short would kill the clone with SIGBUS in the middle of a test."""
+    size = os.fstat(memory).st_size
+    if size != hardware.memory:
+        raise ValueError(f"its memory has {size} bytes, the machine {hardware.memory}")
+    said = manifest(state.path).get("stream")
+    if said != (found := state.stream.stat().st_size):
+        raise ValueError(f"its state has {found} bytes, was {said}")
+
+
+def _describe(state: State, machine: Machine) -> None:
+    """The manifest comes last: a directory without one is no state."""
+    if not state.console.exists():
+        state.console.write_bytes(machine.console.raw_after(0)[1])
+    facts = {
+        "format": FORMAT,
+        "made": time.time(),
+        "stream": state.stream.stat().st_size,
+        "argv": cmdline.fingerprint(machine.hardware),
+    }
+    (state.path / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _capabilities(monitor: Monitor, *, ignore_shared: bool) -> None:
+    wanted = {"x-ignore-shared": ignore_shared, "events": True}
+    rows = [{"capability": name, "state": state} for name, state in wanted.items()]
+    monitor.execute("migrate-set-capabilities", {"capabilities": rows})
+
+
+_MIGRATED = ("completed", "failed", "cancelled")
+
+
+def _ended(event: Event) -> bool:
+    return event["data"]["status"] in _MIGRATED
+
+
+def _migrate(monitor: Monitor, uri: str) -> None:
+    with monitor.waiter("MIGRATION") as waiter:
+        monitor.execute("migrate", {"uri": uri})
+        status = waiter.wait(_SAVE_TIMEOUT, until=_ended)["data"]["status"]
+    if status != "completed":
+        raise TemplateError(f"QEMU could not save the machine: {_why(monitor, status)}")
+
+
+def _incoming(monitor: Monitor, stream: int, timeout: float) -> None:
+    with monitor.waiter("MIGRATION") as waiter:
+        monitor.execute("migrate-incoming", {"uri": f"fd:{stream}"})
+        status = waiter.wait(timeout, until=_ended)["data"]["status"]
+    if status != "completed":
+        raise TemplateError(f"QEMU could not load the saved state: {_why(monitor, status)}")
+
+
+def _hand_over(machine: Machine, carrier: Machine) -> None:
+    """Stream a stopped machine's whole state, memory too, into the carrier."""
+    for one in (machine, carrier):
+        _capabilities(one.monitor, ignore_shared=False)
+    here, there = socket.socketpair()
+    with here, there:
+        machine.monitor.send_fd(here.fileno(), "handover")
+        carrier.monitor.send_fd(there.fileno(), "handover")
+    with carrier.monitor.waiter("MIGRATION") as arrived:
+        carrier.monitor.execute("migrate-incoming", {"uri": "fd:handover"})
+        # At full speed: the default limit is a network's.
+        machine.monitor.execute("migrate-set-parameters", {"max-bandwidth": 2**40})
+        _migrate(machine.monitor, "fd:handover")
+        status = arrived.wait(_SAVE_TIMEOUT, until=_ended)["data"]["status"]
+    if status != "completed":
+        raise TemplateError(f"the state did not arrive: {_why(carrier.monitor, status)}")
+
+
+def _freeze_disks(machine: Machine, state: State) -> list[Path]:
+    """Put a new overlay on each disk of a stopped machine; what it wrote so far is the state's."""
+    bases = []
+    for number, written in enumerate(machine.overlays):
+        fresh = written.with_name(f"{number}-{time.monotonic_ns()}.qcow2")
+        overlay.create(fresh, overlay.Base(written, "qcow2"))
+        machine.monitor.execute(
+            "blockdev-snapshot-sync",
+            {
+                "node-name": _top_node(machine, number),
+                "snapshot-file": str(fresh),
+                "snapshot-node-name": f"overlay-{fresh.stem}",
+                "mode": "existing",
+            },
+        )
+        frozen = state.disk(number)
+        try:
+            os.link(written, frozen)
+        except OSError:
+            shutil.copyfile(written, frozen)
+        machine.overlays[number] = fresh
+        bases.append(frozen)
+    return bases
+
+
+def _top_node(machine: Machine, number: int) -> str:
+    """The node that the guest's disk uses now."""
+    for device in machine.monitor.execute("query-block"):
+        if device.get("qdev", "").rstrip("/virtio-backend").endswith(f"disk{number}-dev"):
+            return str(device["inserted"]["node-name"])
+    raise TemplateError(f"the machine {machine.hardware.name} has no disk {number}")
+
+
+def _check_disk(directory: Path, size: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        raise NoRoom(
+            f"saving the machine may take {size // 2**20} MB in {directory}; "
+            f"{free // 2**20} MB are free",
+            mend="free some disk, or use another one: PYTEST_HIL_CACHE=DIR, --hil-artifacts=DIR",
+        )
+
+
+def _why(monitor: Monitor, status: str) -> str:
+    with contextlib.suppress(MachineError, ChannelLost):
+        told = monitor.execute("query-migrate").get("error-desc")
+        if told:
+            return f"{status}: {told}"
+    return status
+
+
+@contextlib.contextmanager
+def _explained(what: str, name: str) -> Iterator[None]:
+    """One kind of error for all that may go wrong with a state."""
+    try:
+        yield
+    except (CommandError, ChannelLost) as error:
+        raise TemplateError(f"could not {what} the state of the machine {name}: {error}") from error
+    except OSError as error:
+        raise TemplateError(
+            f"could not {what} the state of the machine {name}: {error}",
+            mend="is the disk full, or may it not be written?",
+        ) from error

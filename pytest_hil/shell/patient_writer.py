@@ -1,0 +1,93 @@
+"""Writing to a socket whose other end may stop reading, for a while or for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+
+
+class Late(Exception):
+    """A deadline passed. ``begun``: some of what was to be sent has been. Never leaves shell/."""
+
+    def __init__(self, *, begun: bool = False) -> None:
+        super().__init__()
+        self.begun = begun
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Seconds until then, at least 0; None for ever."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+class Writer:
+    """Sends whole messages for several threads, each with its own deadline.
+
+    A message whose beginning was sent when its deadline passed is kept, and ended before any
+    other: the stream never loses its framing.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._unsent = b""
+        self._stopped = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closed = False
+
+    def send(self, message: bytes, deadline: float | None) -> None:
+        """Raises Late, or OSError when the socket is broken or stop() was called meanwhile."""
+        timeout = remaining(deadline)
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise Late
+        try:
+            self._send(message, deadline)
+        finally:
+            self._lock.release()
+
+    def _send(self, message: bytes, deadline: float | None) -> None:
+        before = len(self._unsent)
+        view = memoryview(self._unsent + message if before else message)
+        at = 0
+        try:
+            while at < len(view):
+                try:
+                    at += self._sock.send(view[at:], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                except BlockingIOError:
+                    if not self._wait(deadline):
+                        raise Late(begun=at > before) from None
+        finally:
+            # A message of which nothing was sent is forgotten.
+            self._unsent = bytes(view[at:] if at > before else view[at:before])
+
+    def _wait(self, deadline: float | None) -> bool:
+        """Until there is room; False when the deadline came first."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        poll.register(self._stopped, select.POLLIN)
+        timeout = remaining(deadline)
+        ready = poll.poll(None if timeout is None else timeout * 1000)
+        if any(fd == self._stopped for fd, _ in ready):
+            raise ConnectionAbortedError("writing was stopped")
+        return bool(ready)
+
+    def stop(self) -> None:
+        """Whoever waits for room stops waiting; so does everybody else until resume()."""
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(self._stopped, 1)
+
+    def resume(self) -> None:
+        """Writers may wait again."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._stopped)
+
+    def close(self) -> None:
+        """Free what it holds; the socket is the owner's. May be called twice."""
+        self.stop()
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._stopped)
