@@ -191,9 +191,7 @@ class CommandFailed(TargetError):
     ``exit_code`` is negative for a signal, as in :mod:`subprocess`.
     """
 
-    def __init__(
-        self, command: str, *, exit_code: int, stdout: str = "", stderr: str = ""
-    ) -> None:
+    def __init__(self, command: str, *, exit_code: int, stdout: str = "", stderr: str = "") -> None:
         parts = [f"{command!r} ended with {describe_exit(exit_code)} on the target"]
         for name, text in (("stdout", stdout), ("stderr", stderr)):
             if text.strip():
@@ -208,9 +206,7 @@ class CommandFailed(TargetError):
 class CommandTimeout(TargetError):
     """A command ran longer than ``timeout`` seconds; its whole process group was killed."""
 
-    def __init__(
-        self, command: str, *, timeout: float, stdout: str = "", stderr: str = ""
-    ) -> None:
+    def __init__(self, command: str, *, timeout: float, stdout: str = "", stderr: str = "") -> None:
         parts = [f"{command!r} did not end within {timeout:g} s on the target and was killed"]
         for name, text in (("stdout", stdout), ("stderr", stderr)):
             if text.strip():

@@ -66,7 +66,11 @@ class Process:
 
         Waits on a pidfd: :meth:`subprocess.Popen.wait` with a timeout polls.
         """
-        if timeout is not None and self._popen.poll() is None and not wait_for_pid(self.pid, timeout):
+        if (
+            timeout is not None
+            and self._popen.poll() is None
+            and not wait_for_pid(self.pid, timeout)
+        ):
             return None
         return self._popen.wait()
 

@@ -49,11 +49,14 @@ class Disk:
 
     def append_line(self, path: Path, line: dict[str, Any]) -> None:
         """Append one JSON line with one write, so that lines of several writers don't mix."""
-        data = dump(line) + b"\n"
+        # After trouble the file may end within a line, which must not spoil this one.
+        data = (b"\n" if self.error else b"") + dump(line) + b"\n"
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
-                os.write(fd, data)
+                rest = memoryview(data)
+                while rest:  # a disk that fills up takes a part first
+                    rest = rest[os.write(fd, rest) :]
             finally:
                 os.close(fd)
         except OSError as error:

@@ -40,7 +40,7 @@ def _add_build(actions: Subparsers) -> None:
     build = actions.add_parser("build", help="build or fetch images, so that no test waits for it")
     build.add_argument("names", metavar="NAME", nargs="*", help=f"default: {BUILTIN_IMAGE}")
     build.add_argument(
-        "--hil-boards", metavar="FILE", type=Path, help="where [image.NAME] is (boards.toml)"
+        "--boards", metavar="FILE", type=Path, help="where [image.NAME] is (boards.toml)"
     )
     build.add_argument("--arch", choices=ARCHES, help="default: the image's, or this host's")
     build.add_argument(
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(cache: Cache, args: argparse.Namespace) -> int:
-    config = load(args.hil_boards, root=Path.cwd())
+    config = load(args.boards, root=Path.cwd())
     names = args.names or [BUILTIN_IMAGE]
     for name in names:
         config.image(name)  # all names first: a typo in the last must not cost a build

@@ -74,7 +74,7 @@ def _remembered_probe(
 ) -> str:
     """Why a guest does not boot under KVM; "" if it does."""
     try:
-        with open("/dev/kvm", "rb+", buffering=0):
+        with Path("/dev/kvm").open("rb+", buffering=0):
             pass
     except OSError as error:
         # Not remembered: the next run may be by somebody who is allowed to.

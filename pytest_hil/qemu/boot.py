@@ -50,9 +50,7 @@ def _expect(machine: Machine, pattern: str, timeout: float) -> None:
     name = machine.hardware.name
     try:
         with machine.watching():
-            found = machine.console.expect(
-                [pattern, _FAILED, _PANIC, _NO_BOOT], timeout=timeout
-            )
+            found = machine.console.expect([pattern, _FAILED, _PANIC, _NO_BOOT], timeout=timeout)
     except ExpectTimeout as error:
         raise BootTimeout(
             name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_hil.qemu.hardware import AGENT_PORT, Disk, Hardware, Wiring, family
+from pytest_hil.qemu.hardware import AGENT_PORT, Hardware, Memory, Wiring, family
 
 # PCI slots. The first disk is at 0x10, so that a device added below moves no disk.
 _SLOT_SERIAL = 0x2
@@ -54,8 +54,6 @@ def fingerprint(hardware: Hardware) -> list[str]:
     """The argv with nothing in it that differs between two machines of the same hardware."""
     agent = 2 if hardware.agent else None
     overlays = tuple(Path(f"/overlay{n}") for n in range(len(hardware.disks)))
-    from pytest_hil.qemu.hardware import Memory
-
     return argv(hardware, Wiring(0, 1, agent, Memory("/memory"), overlays))
 
 
@@ -116,8 +114,8 @@ def _virtio(hardware: Hardware, wiring: Wiring) -> list[str]:
     if family(hardware.machine) == "q35":
         # Tells kernels that have the driver that they were cloned; the agent tells all of them.
         out += ["-device", "vmgenid,guid=auto"]
-    for number, (disk, overlay) in enumerate(zip(hardware.disks, wiring.overlays, strict=True)):
-        out += _disk(number, disk, overlay)
+    for number, overlay in enumerate(wiring.overlays):
+        out += _disk(number, overlay)
     return out
 
 
@@ -136,7 +134,7 @@ def _network(hardware: Hardware) -> list[str]:
     return ["-netdev", ",".join(options), "-device", device]
 
 
-def _disk(number: int, disk: Disk, overlay: Path) -> list[str]:
+def _disk(number: int, overlay: Path) -> list[str]:
     slot = _SLOT_FIRST_DISK + number
     node = f"disk{number}"
     return [

@@ -100,7 +100,5 @@ def _ask(binary: Path, arch: str, fingerprint: str) -> Emulator:
         machines.append(name)
         if alias := re.search(r"\(alias of (\S+)\)", rest):
             aliases[name] = alias[1]
-    accels = tuple(
-        line.strip() for line in text("-accel", "help").splitlines()[1:] if line.strip()
-    )
+    accels = tuple(line.strip() for line in text("-accel", "help").splitlines()[1:] if line.strip())
     return Emulator(binary, arch, version[1], tuple(machines), aliases, accels, fingerprint)

@@ -78,8 +78,7 @@ class Wiring:
     """What differs between two machines of the same hardware: descriptors and files.
 
     ``overlays`` are the qcow2 files to use, one a disk. ``incoming``: do not boot, wait for
-    a saved state. ``snapshot_disks`` is for a machine that only carries a state over: its
-    disks are never written.
+    a saved state.
     """
 
     console: int

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pytest_hil import process
 from pytest_hil.console.session import Console
@@ -21,9 +20,10 @@ from pytest_hil.console.transport import SocketTransport
 from pytest_hil.errors import ChannelLost, ConsoleClosed, MachineDied, OutcomeUnknown
 from pytest_hil.process import Process
 from pytest_hil.progress import Progress, silent
-from pytest_hil.qemu import cmdline, overlay, runtime
+from pytest_hil.qemu import cmdline
 from pytest_hil.qemu.hardware import Hardware, Memory, Wiring
 from pytest_hil.qemu.monitor import Event, Monitor
+from pytest_hil.qemu.overlay import Overlays
 from pytest_hil.qemu.room import Room
 from pytest_hil.shell.agent import AgentShell
 
@@ -45,8 +45,9 @@ class Seat:
 class Machine:
     """A running QEMU. A context manager; leaving it kills it.
 
-    ``bases`` are the qcow2 files to put this machine's overlays on, one a disk (none: the disks
-    of the hardware). ``history`` is what the machine said on its console before it was saved.
+    ``overlays``: disks that another machine left (None: new ones on the hardware's disks); they
+    are this machine's from now on, and go with it. ``history`` is what the machine said on its
+    console before it was saved.
     Raises NoRoom, ToolMissing, MachineDied.
     """
 
@@ -56,7 +57,7 @@ class Machine:
         seat: Seat,
         *,
         memory: Memory | None = None,
-        bases: Sequence[Path] = (),
+        overlays: Overlays | None = None,
         incoming: bool = False,
         history: bytes = b"",
         pass_fds: Sequence[int] = (),
@@ -70,7 +71,9 @@ class Machine:
         self._exit: list[Callable[[], None]] = []
         self.on_event: Callable[[Event], None] = _ignore
         try:
-            self._start(memory or Memory(), bases, incoming, history, pass_fds)
+            self.overlays = overlays or Overlays.on_disks(hardware.disks)
+            self._exit.append(self.remove_overlays)
+            self._start(memory or Memory(), incoming, history, pass_fds)
         except BaseException:
             self.close()
             raise
@@ -78,7 +81,6 @@ class Machine:
     def _start(
         self,
         memory: Memory,
-        bases: Sequence[Path],
         incoming: bool,
         history: bytes,
         pass_fds: Sequence[int],
@@ -86,7 +88,6 @@ class Machine:
         name = self.hardware.name
         self._stderr = os.memfd_create("qemu-stderr", os.MFD_CLOEXEC)
         self._exit.append(lambda: os.close(self._stderr))
-        self.overlays = self._make_overlays(bases)
         with contextlib.ExitStack() as theirs:
 
             def channel() -> tuple[socket.socket, int]:
@@ -102,7 +103,7 @@ class Machine:
                 monitor=monitor_fd,
                 agent=agent_fd,
                 memory=memory,
-                overlays=tuple(self.overlays),
+                overlays=tuple(self.overlays.paths),
                 incoming=incoming,
             )
             self.argv = tuple(cmdline.argv(self.hardware, wiring))
@@ -136,23 +137,14 @@ class Machine:
         with self.watching():
             self.monitor.connect(60)
 
-    def _make_overlays(self, bases: Sequence[Path]) -> list[Path]:
-        disks = self.hardware.disks
-        if not disks:
-            return []
-        directory = runtime.directory("disk")
-        self._exit.append(lambda: runtime.remove(directory))
-        below = (
-            [overlay.Base(path, "qcow2") for path in bases]
-            if bases
-            else [overlay.Base(disk.path, disk.format) for disk in disks]
-        )
-        made = []
-        for number, base in enumerate(below):
-            path = directory / f"{number}.qcow2"
-            overlay.create(path, base)
-            made.append(path)
-        return made
+    def remove_overlays(self) -> None:
+        self.overlays.remove()
+
+    def keep_overlays(self) -> Overlays:
+        """Take the disks out, so that another machine can have them when this one is closed."""
+        with self._closing:
+            kept, self.overlays = self.overlays, Overlays()
+        return kept
 
     def _on_event(self, event: Event) -> None:
         if event["event"] == "SHUTDOWN":
@@ -194,9 +186,7 @@ class Machine:
     def forwarded_ports(self) -> list[tuple[str, int, int]]:
         """(protocol, host port, guest port) of every forward."""
         with self.watching():
-            text = self.monitor.execute(
-                "human-monitor-command", {"command-line": "info usernet"}
-            )
+            text = self.monitor.execute("human-monitor-command", {"command-line": "info usernet"})
         return cmdline.forwarded_ports(text)
 
     def _end_process(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_hil import process
 from pytest_hil.errors import ImageError, NoRoom, ProcessFailed
-from pytest_hil.qemu.hardware import DiskFormat
+from pytest_hil.qemu import runtime
+from pytest_hil.qemu.hardware import Disk, DiskFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,46 @@ class Base:
 
     path: Path
     format: DiskFormat
+
+
+@dataclass(slots=True)
+class Overlays:
+    """The overlays of one machine's disks, in a runtime directory of their own."""
+
+    paths: list[Path] = field(default_factory=list)
+    _directory: Path | None = None
+
+    @classmethod
+    def on(cls, bases: Sequence[Base]) -> Overlays:
+        """New overlays, one a base. Raises NoRoom, ImageError."""
+        if not bases:
+            return cls()
+        made = cls([], runtime.directory("disk"))
+        try:
+            for base in bases:
+                made.paths.append(made.new_path())
+                create(made.paths[-1], base)
+        except BaseException:
+            made.remove()
+            raise
+        return made
+
+    @classmethod
+    def on_disks(cls, disks: Sequence[Disk]) -> Overlays:
+        """New overlays on a machine's own disks."""
+        return cls.on([Base(disk.path, disk.format) for disk in disks])
+
+    def new_path(self) -> Path:
+        """Where one more overlay can be put."""
+        assert self._directory is not None
+        return self._directory / f"{len(list(self._directory.iterdir()))}.qcow2"
+
+    def remove(self) -> None:
+        """Remove them all. May be called twice."""
+        directory, self._directory = self._directory, None
+        self.paths.clear()
+        if directory is not None:
+            runtime.remove(directory)
 
 
 def create(path: Path, base: Base) -> None:

@@ -126,9 +126,7 @@ class Room:
         millisecond may not have.
         """
         orphans = [
-            one
-            for one in self.occupants()
-            if process.start_time(one.owner) != one.owner_started
+            one for one in self.occupants() if process.start_time(one.owner) != one.owner_started
         ]
         for orphan in orphans:
             process.kill_pid(orphan.pid, started=orphan.started)

@@ -32,6 +32,7 @@ from pytest_hil.qemu import cmdline, overlay
 from pytest_hil.qemu.hardware import Hardware, Memory
 from pytest_hil.qemu.machine import Machine, Seat
 from pytest_hil.qemu.monitor import CommandError, Event, Monitor
+from pytest_hil.qemu.overlay import Overlays
 
 FORMAT = 1
 _SAVE_TIMEOUT = 120.0
@@ -58,6 +59,10 @@ class State:
 
     def disk(self, number: int) -> Path:
         return self.path / f"disk{number}.qcow2"
+
+    def disks(self, count: int) -> list[overlay.Base]:
+        """What the overlays of a machine that continues from here lie on."""
+        return [overlay.Base(self.disk(number), "qcow2") for number in range(count)]
 
 
 def memory_for(directory: Path, size: int) -> Memory:
@@ -87,7 +92,7 @@ def save(machine: Machine, directory: Path) -> State:
         # Its exit closes the disks, and only then are they whole.
         if machine.process.wait(30) is None:
             raise TemplateError(f"the machine {machine.hardware.name} did not quit when saved")
-    for number, written in enumerate(machine.overlays):
+    for number, written in enumerate(machine.overlays.paths):
         shutil.move(written, state.disk(number))
     _describe(state, machine)
     return state
@@ -105,7 +110,6 @@ def save_live(machine: Machine, directory: Path, seat: Seat) -> State:
     hardware = machine.hardware
     size = hardware.memory or 0
     _check_disk(directory, size)
-    bases = []
     with _explained("save", hardware.name), machine.watching():
         machine.monitor.execute("stop")
         try:
@@ -114,14 +118,13 @@ def save_live(machine: Machine, directory: Path, seat: Seat) -> State:
                 hardware,
                 seat,
                 memory=memory_for(directory, size),
-                bases=bases,
+                overlays=Overlays.on(bases),
                 incoming=True,
             )
             with carrier:
                 _hand_over(machine, carrier)
-                for number in range(len(bases)):
-                    carrier.overlays[number].unlink()
-                carrier.overlays.clear()
+                # Nothing ever ran on the carrier: its disks are what lies below its overlays.
+                carrier.remove_overlays()
                 state = save(carrier, directory)
         finally:
             machine.monitor.execute("cont")
@@ -155,7 +158,7 @@ def load(
                 hardware,
                 seat,
                 memory=Memory(f"/proc/self/fd/{memory}", shared=False),
-                bases=[state.disk(number) for number in range(len(hardware.disks))],
+                overlays=Overlays.on(state.disks(len(hardware.disks))),
                 incoming=True,
                 history=history,
                 pass_fds=(memory, stream),
@@ -258,18 +261,17 @@ def _hand_over(machine: Machine, carrier: Machine) -> None:
         raise TemplateError(f"the state did not arrive: {_why(carrier.monitor, status)}")
 
 
-def _freeze_disks(machine: Machine, state: State) -> list[Path]:
+def _freeze_disks(machine: Machine, state: State) -> list[overlay.Base]:
     """Put a new overlay on each disk of a stopped machine; what it wrote so far is the state's."""
-    bases = []
-    for number, written in enumerate(machine.overlays):
-        fresh = written.with_name(f"{number}-{time.monotonic_ns()}.qcow2")
+    for number, written in enumerate(machine.overlays.paths):
+        fresh = machine.overlays.new_path()
         overlay.create(fresh, overlay.Base(written, "qcow2"))
         machine.monitor.execute(
             "blockdev-snapshot-sync",
             {
                 "node-name": _top_node(machine, number),
                 "snapshot-file": str(fresh),
-                "snapshot-node-name": f"overlay-{fresh.stem}",
+                "snapshot-node-name": f"disk{number}-{fresh.stem}",
                 "mode": "existing",
             },
         )
@@ -278,15 +280,14 @@ def _freeze_disks(machine: Machine, state: State) -> list[Path]:
             os.link(written, frozen)
         except OSError:
             shutil.copyfile(written, frozen)
-        machine.overlays[number] = fresh
-        bases.append(frozen)
-    return bases
+        machine.overlays.paths[number] = fresh
+    return state.disks(len(machine.overlays.paths))
 
 
 def _top_node(machine: Machine, number: int) -> str:
     """The node that the guest's disk uses now."""
     for device in machine.monitor.execute("query-block"):
-        if device.get("qdev", "").rstrip("/virtio-backend").endswith(f"disk{number}-dev"):
+        if f"disk{number}-dev" in device.get("qdev", "").split("/"):
             return str(device["inserted"]["node-name"])
     raise TemplateError(f"the machine {machine.hardware.name} has no disk {number}")
 

@@ -96,9 +96,7 @@ def boot_cold(plan: Plan, seat: Seat, *, boot_timeout: float) -> Machine:
     return machine
 
 
-def wait_with_progress(
-    machine: Machine, plan: Plan, progress: Progress, timeout: float
-) -> None:
+def wait_with_progress(machine: Machine, plan: Plan, progress: Progress, timeout: float) -> None:
     """Wait until a booting machine is ready; its newest console line is the progress."""
     began = time.monotonic()
     show = _console_lines(plan.hardware.name, progress, began)

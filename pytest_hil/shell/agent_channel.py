@@ -21,7 +21,7 @@ from pytest_hil.errors import (
     OutcomeUnknown,
     ProtocolError,
 )
-from pytest_hil.shell.patient_writer import Late, Writer, remaining
+from pytest_hil.shell.patient_writer import Late, Unsent, Writer, remaining
 
 _READ_SIZE = 256 * 1024
 _FIRST_PATIENCE = 0.5
@@ -147,7 +147,7 @@ class Channel:
             return self._answer
 
     def _say_hello(self, frame: bytes, deadline: float) -> None:
-        with contextlib.suppress(Late, OSError):
+        with contextlib.suppress(Unsent):
             self._writer.send(frame, deadline)
 
     # --- operations ---
@@ -191,18 +191,20 @@ class Channel:
     # --- writing ---
 
     def send(self, operation: Operation, frames: bytes, deadline: float | None) -> None:
-        """All of it, or Late; nothing when the operation has ended: its last event waits."""
+        """All of it, or Late.
+
+        When the channel breaks it just returns: the reader sees it too, knows why, and has told
+        the operation; so it is when the operation has ended otherwise.
+        """
         if operation.ended:
             return
+        before, operation.sent = operation.sent, True
         try:
             self._writer.send(frames, deadline)
-            operation.sent = True
-        except Late as late:
-            operation.sent |= late.begun
-            raise
-        except OSError:
-            # The reader sees the same, knows why, and tells everybody who waits.
-            operation.sent = True
+        except Unsent as why:
+            operation.sent = before or why.begun
+            if isinstance(why, Late):
+                raise
 
     # --- reading ---
 

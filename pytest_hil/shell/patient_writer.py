@@ -10,12 +10,20 @@ import threading
 import time
 
 
-class Late(Exception):
-    """A deadline passed. ``begun``: some of what was to be sent has been. Never leaves shell/."""
+class Unsent(Exception):
+    """Not all was sent. ``begun``: but some of it was. Never leaves shell/."""
 
     def __init__(self, *, begun: bool = False) -> None:
         super().__init__()
         self.begun = begun
+
+
+class Late(Unsent):
+    """A deadline passed."""
+
+
+class Broken(Unsent):
+    """The socket is broken, or writing was stopped."""
 
 
 def remaining(deadline: float | None) -> float | None:
@@ -38,7 +46,7 @@ class Writer:
         self._closed = False
 
     def send(self, message: bytes, deadline: float | None) -> None:
-        """Raises Late, or OSError when the socket is broken or stop() was called meanwhile."""
+        """Raises Late or Broken."""
         timeout = remaining(deadline)
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise Late
@@ -58,6 +66,8 @@ class Writer:
                 except BlockingIOError:
                     if not self._wait(deadline):
                         raise Late(begun=at > before) from None
+        except OSError:
+            raise Broken(begun=at > before) from None
         finally:
             # A message of which nothing was sent is forgotten.
             self._unsent = bytes(view[at:] if at > before else view[at:before])

@@ -175,10 +175,12 @@ run = Run.create(Path(sys.argv[1]), on_trouble=print)
 test = run.test("t.py::test", "qemu")
 test.events("before")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 10000))
 test.events("after", text="x" * 200)
 test.finish("passed")
 run.finish()
+resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+test.events("room again")
 """
     said = run_child(child, root)
     assert said.count("incomplete: File too large") == 1
@@ -186,7 +188,9 @@ run.finish()
     (test,) = run.tests()
     # The last state that could be written, not half of the next one.
     assert (run.facts["status"], test.meta["status"]) == ("running", "running")
-    assert [event["kind"] for event in index.lines(test.path / "events.jsonl")] == ["before"]
+    kinds = [event["kind"] for event in index.lines(test.path / "events.jsonl")]
+    assert kinds == ["before", "room again"]
+    assert len((test.path / "events.jsonl").read_bytes().splitlines()[1]) < 100  # a part of "after"
     assert not [name for name in names(test.path) | names(run.path) if name.startswith(".")]
 
 

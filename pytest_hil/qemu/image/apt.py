@@ -172,12 +172,18 @@ class Apt:
             )
 
     def _unresolved(self, names: Sequence[str], said: str) -> ImageError:
-        before = ""
-        if self._update_said:
-            before = f"\n  apt-get update had said:\n{_errors(self._update_said)}"
         self.forget()
+        update = _errors(self._update_said, otherwise=0)
+        if update:
+            update = f"\n  apt-get update had said:\n{update}"
+        if not any((self.root / "lists").glob("*_Packages*")):
+            return ImageError(
+                f"the sources in /etc/apt have no packages for {self.arch}{update}",
+                mend="look at the network and at /etc/apt/sources.list*; not every release has "
+                "every architecture",
+            )
         return ImageError(
-            f"apt cannot resolve {' '.join(names)} for {self.arch}:\n{_errors(said)}{before}",
+            f"apt cannot resolve {' '.join(names)} for {self.arch}:\n{_errors(said)}{update}",
             mend="are the names right for this release and architecture? `apt-cache policy NAME` "
             "says what the sources in /etc/apt have",
         )
@@ -252,11 +258,11 @@ def _env() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 
 
-def _errors(said: str) -> str:
+def _errors(said: str, *, otherwise: int = 12) -> str:
     """The errors and warnings in what apt said, or its last lines when it names none."""
     lines = said.splitlines()
     named = [line for line in lines if line.startswith(("E: ", "W: ", "Err:"))]
-    return "\n".join(f"    {line}" for line in (named or lines)[-12:])
+    return "\n".join(f"    {line}" for line in named[-12:] or lines[len(lines) - otherwise :])
 
 
 def _is_there(path: Path, size: int) -> bool:

@@ -92,9 +92,9 @@ def applets(busybox: bytes) -> list[str]:
     They are one table of NUL-terminated names in alphabetical order, which begins with
     ``[`` and ``[[`` (busybox, applets/applet_tables.c).
     """
-    begin = busybox.find(b"\0[\0[[\0")
+    begin = busybox.find(b"[\0[[\0")
     end = busybox.find(b"\0\0", begin)
-    names = busybox[begin + 1 : end].decode("ascii", errors="replace").split("\0")
+    names = busybox[begin:end].decode("ascii", errors="replace").split("\0")
     if begin < 0 or "sh" not in names:
         raise ImageError("no table of applets was found in this busybox")
     return [name for name in names if name not in ("busybox", "sh")]

@@ -11,6 +11,9 @@ from typing import Any
 
 from pytest_hil.cache import MANIFEST
 
+KIND = "image"
+"""Built images' place in the cache."""
+
 FORMAT = 1
 """Changes when an image of an older pytest-hil must not be used any more."""
 

@@ -12,12 +12,9 @@ from pytest_hil.progress import Progress, silent
 from pytest_hil.qemu.image.debian import DebianBuild
 from pytest_hil.qemu.image.distribution import host_distribution
 from pytest_hil.qemu.image.download import fetch
-from pytest_hil.qemu.image.manifest import Image, Manifest, content_key
+from pytest_hil.qemu.image.manifest import KIND, Image, Manifest, content_key
 from pytest_hil.qemu.image.recipe import recipe_key
 from pytest_hil.qemu.image.sums import Sums
-
-KIND = "image"
-"""Our images' place in the cache."""
 
 
 def resolve(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_hil.cache import Cache, Entry
-from pytest_hil.qemu.image import download, resolve
+from pytest_hil.qemu.image import download, manifest
 from pytest_hil.qemu.image.manifest import Manifest
 
 
@@ -39,18 +39,17 @@ class Stored:
 
 def stored(cache: Cache) -> list[Stored]:
     """All images and fetched files, the last used first."""
-    images = [_image(entry) for entry in cache.entries(resolve.KIND)]
+    images = [_image(entry) for entry in cache.entries(manifest.KIND)]
     return images + [_download(entry) for entry in cache.entries(download.KIND)]
 
 
 def _image(entry: Entry) -> Stored:
-    manifest = Manifest.read(entry.path)
-    if manifest is None:
+    found = Manifest.read(entry.path)
+    if found is None:
         return Stored(entry, entry.key, "", "of another version of pytest-hil")
-    kernel = f"Linux {manifest.kernel_version}".rstrip()
-    return Stored(entry, manifest.name, manifest.arch, kernel, manifest)
+    return Stored(entry, found.name, found.arch, f"Linux {found.kernel_version}".rstrip(), found)
 
 
 def _download(entry: Entry) -> Stored:
-    manifest = download.read_manifest(entry.path) or {}
-    return Stored(entry, str(manifest.get("file", entry.key)), "", str(manifest.get("url", "")))
+    found = download.read_manifest(entry.path) or {}
+    return Stored(entry, str(found.get("file", entry.key)), "", str(found.get("url", "")))

@@ -1,0 +1,261 @@
+"""The bench: configuration and options → opened targets. The only place where the pieces meet.
+
+One bench a process. It makes nothing before it is asked, keeps one factory a kind of machine,
+and closing it ends everything that it opened.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hil import config
+from pytest_hil.config import Config, QemuTarget
+from pytest_hil.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from pytest_hil.cache import Cache
+    from pytest_hil.qemu.accel import Accel, Choice
+    from pytest_hil.qemu.factory import Factory
+    from pytest_hil.qemu.guest import Guest
+    from pytest_hil.qemu.plan import Plan
+    from pytest_hil.qemu.room import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user chose. ``memory_budget`` in bytes for all machines of the user, None: by host.
+
+    ``boards`` None: boards.toml in ``root``, if it is there. ``kernel`` and ``kernel_modules``
+    replace those of every target. ``cache`` None: the user's.
+    """
+
+    root: Path
+    boards: Path | None = None
+    accel: Choice = "auto"
+    boot_timeout: float = 60.0
+    kernel: Path | None = None
+    kernel_modules: Path | None = None
+    templates: bool = True
+    memory_budget: int | None = None
+    room_timeout: float = 300.0
+    cache: Path | None = None
+
+
+class Bench:
+    """Opens targets. A context manager; all of it may be used from several threads.
+
+    ``progress`` gets status lines while something takes long, ``say`` what the user should know
+    once (why it is slower than it could be, what was left out).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        progress: Progress = silent,
+        say: Callable[[str], None] = silent,
+    ) -> None:
+        self.settings = settings
+        self._progress = progress
+        self._say = say
+        self._said: set[str] = set()
+        self._lock = threading.RLock()
+        self._config: Config | None = None
+        self._cache: Cache | None = None
+        self._room: Room | None = None
+        self._accels: dict[str, Accel] = {}
+        self._factories: dict[QemuTarget, Factory] = {}
+        self._opened: list[Guest] = []
+
+    # --- what there is ---
+
+    @property
+    def config(self) -> Config:
+        """All of boards.toml, read when it is first needed. Raises ConfigError."""
+        with self._lock:
+            if self._config is None:
+                self._config = config.load(self.settings.boards, root=self.settings.root)
+            return self._config
+
+    @property
+    def cache(self) -> Cache:
+        with self._lock:
+            if self._cache is None:
+                from pytest_hil.cache import Cache
+
+                own = self.settings.cache
+                self._cache = Cache.default() if own is None else Cache(own)
+            return self._cache
+
+    @property
+    def room(self) -> Room:
+        """The places of machines. The first look removes what killed runs left."""
+        with self._lock:
+            if self._room is None:
+                from pytest_hil.qemu import runtime
+                from pytest_hil.qemu.room import Room
+
+                self._room = Room(self.settings.memory_budget)
+                self._room.reap()
+                runtime.reap()
+            return self._room
+
+    def target(self, name: str, **overrides: Any) -> QemuTarget:
+        """A target's description with the options' and a marker's changes. Raises ConfigError."""
+        found = self.config.target(name)
+        if self.settings.kernel is not None:
+            found = config.with_overrides(
+                found,
+                config=self.config,
+                where="--hil-kernel",
+                kernel=str(self.settings.kernel),
+                kernel_modules=_text(self.settings.kernel_modules),
+            )
+        if overrides:
+            base = self.config.path.parent if self.config.path else self.settings.root
+            found = config.with_overrides(found, config=self.config, base=base, **overrides)
+        return found
+
+    def plan(self, target: QemuTarget) -> Plan:
+        """The hardware of a target; its image is built or fetched when that is missing."""
+        return self.factory(target).plan
+
+    def accel(self, target: QemuTarget) -> Accel:
+        """The accelerator for a target: found out by booting, the first time on a host."""
+        from pytest_hil.qemu import accel, emulator, plan
+
+        with self._lock:
+            if (known := self._accels.get(target.arch)) is not None:
+                return known
+            found = accel.choose(
+                self.settings.accel,
+                emulator.find(target.arch, self.cache),
+                self.cache,
+                possible=plan.can_accelerate(target),
+                boot=lambda name, timeout: self._probe(target, name, timeout),
+                progress=self._progress,
+            )
+            self._accels[target.arch] = found
+            if found.why and plan.can_accelerate(target):
+                self.say(f"machines are emulated (TCG): KVM does not work here: {found.why}")
+            return found
+
+    # --- what it opens ---
+
+    def factory(self, target: QemuTarget) -> Factory:
+        """Where machines of this description come from; one a description."""
+        from pytest_hil.qemu import plan
+        from pytest_hil.qemu.factory import Factory
+
+        with self._lock:
+            known = self._factories.get(target)
+            if known is None:
+                made = plan.make(
+                    target,
+                    self.config,
+                    self.cache,
+                    accel=self.accel(target).name,
+                    progress=self._progress,
+                )
+                for warning in made.warnings:
+                    self.say(warning)
+                known = Factory(
+                    made,
+                    self.cache,
+                    self.room,
+                    boot_timeout=self.settings.boot_timeout,
+                    room_timeout=self.settings.room_timeout,
+                    progress=self._progress,
+                    say=self.say,
+                    templates=self.settings.templates,
+                )
+                self._factories[target] = known
+            return known
+
+    def open(self, target: QemuTarget) -> Guest:
+        """A factory-fresh target, ready to be used; who opened it closes it.
+
+        Raises ConfigError, and InfrastructureError of all kinds.
+        """
+        from pytest_hil.qemu.guest import Guest
+
+        factory = self.factory(target)
+        machine, origin = factory.fresh()
+        guest = Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout)
+        with self._lock:
+            self._opened = [one for one in self._opened if not one.closed]
+            self._opened.append(guest)
+        return guest
+
+    def prepare(self, target: QemuTarget) -> None:
+        """Begin to make the next machine of this description ready, in the background.
+
+        The machines that are ready for other descriptions give way.
+        """
+        with self._lock:
+            factory = self._factories.get(target)
+            others = [one for key, one in self._factories.items() if key != target]
+        for other in others:
+            other.free_idle()
+        if factory is not None:
+            factory.prepare()
+
+    def open_saved(self, target: QemuTarget, directory: Path) -> Guest:
+        """A target that goes on from a saved state (``--hil-keep``)."""
+        from pytest_hil.qemu.factory import Origin
+        from pytest_hil.qemu.guest import Guest, load_state
+
+        factory = self.factory(target)
+        machine = load_state(factory, directory)
+        guest = Guest(
+            factory,
+            machine,
+            Origin("snapshot", str(directory)),
+            boot_timeout=self.settings.boot_timeout,
+        )
+        with self._lock:
+            self._opened.append(guest)
+        return guest
+
+    def close(self) -> None:
+        """End everything. May be called twice."""
+        with self._lock:
+            opened, self._opened = self._opened, []
+            factories, self._factories = list(self._factories.values()), {}
+        for guest in opened:
+            guest.close()
+        for factory in factories:
+            factory.close()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def say(self, line: str) -> None:
+        """Tell the user something, once."""
+        with self._lock:
+            if line in self._said:
+                return
+            self._said.add(line)
+        self._say(line)
+
+    def _probe(self, target: QemuTarget, name: Any, timeout: float) -> None:
+        """Boot our own image under an accelerator, or raise."""
+        from pytest_hil.qemu import plan, template
+        from pytest_hil.qemu.machine import Seat
+
+        plain = QemuTarget(name=f"{target.arch}-{name}-probe", arch=target.arch)
+        made = plan.make(plain, self.config, self.cache, accel=name, progress=self._progress)
+        made = replace(made, hardware=replace(made.hardware, network="none"))
+        seat = Seat(self.room, progress=self._progress)
+        template.boot_cold(made, seat, boot_timeout=timeout).close()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,169 @@
+"""Where the machines of one plan come from: a clone made ready before, a new clone, a boot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from pytest_hil.cache import Cache
+from pytest_hil.errors import (
+    HilError,
+    ImageError,
+    InfrastructureError,
+    NoRoom,
+    TemplateError,
+)
+from pytest_hil.progress import Progress, silent
+from pytest_hil.qemu import template
+from pytest_hil.qemu.machine import Machine, Seat
+from pytest_hil.qemu.plan import Plan
+from pytest_hil.qemu.room import Room
+from pytest_hil.qemu.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a machine came to be: ``prepared``, ``clone``, ``boot`` or ``snapshot``; and why."""
+
+    how: str
+    why: str = ""
+
+
+class Factory:
+    """Makes machines of one plan. Closing it ends what it made and nobody took.
+
+    ``say`` gets, once each, the reasons why something is slower than it could be.
+    ``templates`` false: always boot.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        cache: Cache,
+        room: Room,
+        *,
+        boot_timeout: float,
+        room_timeout: float = 300.0,
+        progress: Progress = silent,
+        say: Callable[[str], None] = silent,
+        templates: bool = True,
+    ) -> None:
+        self.plan = plan
+        self._cache = cache
+        self._boot_timeout = boot_timeout
+        self._say = say
+        self._no_template = _why_none(plan, wanted=templates)
+        self.seat = Seat(room, timeout=room_timeout, progress=progress, free_idle=self.free_idle)
+        self._lock = threading.Lock()
+        self._next: Future[Machine] | None = None
+        self._worker: ThreadPoolExecutor | None = None
+        self._said: set[str] = set()
+
+    def fresh(self) -> tuple[Machine, Origin]:
+        """A factory-fresh machine, ready to be used.
+
+        Raises what booting raises, when there is no other way left.
+        """
+        if (machine := self._take_prepared()) is not None:
+            return machine, Origin("prepared")
+        state = self.template()
+        if state is not None:
+            try:
+                return template.clone(self.plan, state, self.seat), Origin("clone")
+            except TemplateError as error:
+                # Whatever is wrong with it: the next run makes another.
+                with suppress(InfrastructureError):
+                    self._cache.remove(template.KIND, state.path.name)
+                self._give_up(f"its template could not be used: {error}")
+        machine = template.boot_cold(self.plan, self.seat, boot_timeout=self._boot_timeout)
+        return machine, Origin("boot", self._no_template)
+
+    def template(self) -> State | None:
+        """The template, made if need be; None when there can be none (said once, and why)."""
+        if self._no_template:
+            return None
+        try:
+            return template.make(self.plan, self._cache, self.seat, boot_timeout=self._boot_timeout)
+        except (TemplateError, ImageError, NoRoom) as error:
+            # The guest may be fine: what failed is our keeping it. Booting has its own errors.
+            self._give_up(str(error))
+            return None
+
+    def prepare(self) -> None:
+        """Begin to make the next machine ready, in the background, if there is room for it."""
+        with self._lock:
+            if self._next is not None or self._no_template:
+                return
+            state = template.ready(self.plan, self._cache)
+            if state is None:
+                return
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix="hil-prepare")
+            self._next = self._worker.submit(self._make_ready, state)
+
+    def close(self) -> None:
+        """End the machine that is kept ready."""
+        self.free_idle(wait=True)
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown()
+
+    def _make_ready(self, state: State) -> Machine:
+        seat = replace(self.seat, timeout=0.0, progress=silent, free_idle=lambda: False)
+        machine = template.clone(self.plan, state, seat)
+        assert machine.shell is not None
+        try:
+            # Emulated code is translated when it first runs, and that is not part of a template:
+            # let the paths that every test takes be translated now.
+            machine.shell.run(["/bin/sh", "-c", "/bin/true"], timeout=30)
+        except BaseException:
+            machine.close()
+            raise
+        return machine
+
+    def _take_prepared(self) -> Machine | None:
+        with self._lock:
+            future, self._next = self._next, None
+        if future is None:
+            return None
+        try:
+            machine = future.result()
+        except HilError:
+            return None  # asking for a new one says what is wrong, if it still is
+        if machine.died() is not None:
+            machine.close()
+            return None
+        return machine
+
+    def free_idle(self, *, wait: bool = False) -> bool:
+        """Give up the machine that is kept ready; whether there was one."""
+        with self._lock:
+            if self._next is None or not (wait or self._next.done()):
+                return False
+            future, self._next = self._next, None
+        with suppress(HilError):
+            future.result().close()
+            return True
+        return False
+
+    def _give_up(self, why: str) -> None:
+        self._no_template = self._no_template or why
+        if why not in self._said:
+            self._said.add(why)
+            self._say(
+                f"target {self.plan.hardware.name}: no template, every machine is booted: {why}"
+            )
+
+
+def _why_none(plan: Plan, *, wanted: bool) -> str:
+    if not wanted:
+        return "not wanted"
+    if not plan.hardware.agent:
+        return "machines without an agent are always booted"
+    if not plan.can_save:
+        return f"the machine type {plan.hardware.machine} cannot be saved"
+    return ""

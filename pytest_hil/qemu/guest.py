@@ -1,0 +1,381 @@
+"""The Target contract on a QEMU machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pytest_hil.console.session import Console
+from pytest_hil.errors import (
+    ChannelLost,
+    InfrastructureError,
+    MachineError,
+    OutcomeUnknown,
+    TemplateError,
+    Unsupported,
+)
+from pytest_hil.qemu import boot, runtime, state, template
+from pytest_hil.qemu.factory import Factory, Origin
+from pytest_hil.qemu.machine import Machine
+from pytest_hil.qemu.monitor import Event
+from pytest_hil.shell.agent import AgentShell
+from pytest_hil.target import Command, Completed, Snapshot, Target
+
+Events = Callable[..., None]
+
+
+def _no_events(_kind: str, **_facts: object) -> None:
+    pass
+
+
+class Guest(Target):
+    """A target that is a QEMU machine.
+
+    The machine behind it changes when it is restored or power-cycled; the target stays.
+    ``events`` gets (kind, **facts) of what happens to it.
+    """
+
+    def __init__(
+        self,
+        factory: Factory,
+        machine: Machine,
+        origin: Origin,
+        *,
+        boot_timeout: float = 60.0,
+        events: Events = _no_events,
+    ) -> None:
+        self._factory = factory
+        self._boot_timeout = boot_timeout
+        self._events = events
+        self._record_to: Path | None = None
+        self._qmp_log: Callable[[dict[str, Any]], None] | None = None
+        self._saved: Path | None = None
+        self._forks: list[Guest] = []
+        self._closed = False
+        self._restarted = threading.Event()
+        self.origin = origin
+        hardware = machine.hardware
+        self.name = hardware.name
+        self.arch = hardware.arch
+        self.features = _features(factory)
+        self._power = MachinePower(self)
+        self._adopt(machine)
+
+    # --- the machine behind it ---
+
+    @property
+    def machine(self) -> Machine:
+        """The QEMU machine of this moment."""
+        return self._machine
+
+    def _adopt(self, machine: Machine) -> None:
+        """Make a machine the one that this target is."""
+        self._machine = machine
+        self._restarted.clear()
+        machine.monitor.log = self._qmp_log
+        machine.on_event = self._on_event
+        if self._record_to is not None:
+            machine.console.record(self._record_to)
+
+    def _on_event(self, event: Event) -> None:
+        """Called from the monitor's thread: must not wait."""
+        name = event["event"]
+        data = event.get("data", {})
+        self._events("qmp", event=name, **data)
+        shell = self._machine.shell
+        if name == "RESET" and shell is not None:
+            self._restarted.set()
+            shell.fail(OutcomeUnknown(f"the machine {self.name} restarted while a command ran"))
+        elif name in ("GUEST_PANICKED", "GUEST_CRASHLOADED") and shell is not None:
+            shell.fail(MachineError(f"the kernel of the machine {self.name} panicked"))
+        elif name == "SHUTDOWN" and shell is not None:
+            shell.fail(ChannelLost(f"the machine {self.name} was switched off"))
+
+    def record(
+        self,
+        directory: Path,
+        *,
+        events: Events | None = None,
+        qmp: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Write what it says into a directory, from its first byte on."""
+        if events is not None:
+            self._events = events
+        self._qmp_log = qmp
+        self._machine.monitor.log = qmp
+        self._record_to = directory
+        self._machine.console.record(directory)
+
+    # --- the contract ---
+
+    @property
+    def console(self) -> Console:
+        return self._machine.console
+
+    @property
+    def power(self) -> MachinePower:
+        return self._power
+
+    @property
+    def origin_text(self) -> str:
+        """How its machine came to be, for people."""
+        return self.origin.how + (f" ({self.origin.why})" if self.origin.why else "")
+
+    def run(
+        self,
+        command: Command,
+        *,
+        check: bool = True,
+        timeout: float | None = 60.0,
+        input: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        max_output: int = 64 * 2**20,
+    ) -> Completed:
+        with self._shell("run a command") as shell:
+            return shell.run(
+                command,
+                check=check,
+                timeout=timeout,
+                input=input,
+                env=env,
+                cwd=cwd,
+                max_output=max_output,
+            )
+
+    def put(
+        self,
+        local: str | PathLike[str],
+        remote: str,
+        *,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        with self._shell("put a file") as shell:
+            shell.put(local, remote, mode=mode, owner=owner)
+
+    def get(self, remote: str, local: str | PathLike[str]) -> None:
+        with self._shell("get a file") as shell:
+            shell.get(remote, local)
+
+    def forward(self, guest_port: int, protocol: str = "tcp") -> int:
+        """The port on 127.0.0.1 that leads to a port of the guest (``forwards`` in boards.toml)."""
+        for found, host, guest in self._machine.forwarded_ports():
+            if (found, guest) == (protocol, guest_port):
+                return host
+        raise Unsupported(
+            self.name,
+            f"forward to the guest's port {guest_port}/{protocol}",
+            mend=f"add it: forwards = [{guest_port}] in boards.toml, "
+            f"or @pytest.mark.hil(forwards=[{guest_port}])",
+        )
+
+    def reset(self) -> None:
+        self._must_be_on("reset")
+        self._events("reset")
+        machine = self._machine
+        with machine.watching(), machine.monitor.waiter("RESET") as waiter:
+            machine.monitor.execute("system_reset")
+            waiter.wait(10)
+        self._come_up()
+
+    def snapshot(self, name: str = "") -> Snapshot:
+        self._must_save("snapshot")
+        if self._saved is None:
+            self._saved = runtime.directory("snapshots")
+        directory = Path(tempfile.mkdtemp(prefix=f"{name or 'snapshot'}-", dir=self._saved))
+        self.save(directory)
+        return Snapshot(name=name or directory.name, target=self.name, path=str(directory))
+
+    def save(self, directory: Path) -> None:
+        """Save the present state into an empty directory, and go on."""
+        began = time.monotonic()
+        self._must_be_on("save its state")
+        if self._restarted.is_set():
+            self._come_up()
+        try:
+            state.save_live(self._machine, directory, self._factory.seat)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        self._events("snapshot", path=str(directory), seconds=round(time.monotonic() - began, 3))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._must_save("restore")
+        if snapshot.target != self.name:
+            raise TemplateError(
+                f"the snapshot {snapshot.name} is of the target {snapshot.target}, "
+                f"not of {self.name}"
+            )
+        machine = load_state(self._factory, Path(snapshot.path))
+        old, self.origin = self._machine, Origin("snapshot", snapshot.name)
+        old.close()
+        self._adopt(machine)
+        self._events("restore", snapshot=snapshot.name)
+
+    def fork(self) -> Guest:
+        """A second target that goes on from this one's present state, independently.
+
+        It has randomness and a clock of its own, and the same name as this one. It ends with this
+        one, or when it is closed.
+        """
+        snapshot = self.snapshot("fork")
+        try:
+            machine = load_state(self._factory, Path(snapshot.path))
+        finally:
+            shutil.rmtree(snapshot.path, ignore_errors=True)
+        twin = Guest(
+            self._factory, machine, Origin("snapshot", "fork"), boot_timeout=self._boot_timeout
+        )
+        self._forks.append(twin)
+        self._events("fork")
+        return twin
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for twin in self._forks:
+            twin.close()
+        self._machine.close()
+        if self._saved is not None:
+            runtime.remove(self._saved)
+
+    def died(self) -> InfrastructureError | None:
+        """Why the machine is gone, if it went by itself and nobody switched it off."""
+        return None if self._closed or not self._machine.powered else self._machine.died()
+
+    # --- how ---
+
+    @contextmanager
+    def _shell(self, what: str) -> Iterator[AgentShell]:
+        if self._machine.shell is None:
+            raise Unsupported(
+                self.name,
+                f"shell to {what} with: no agent runs on it",
+                mend="it has a console (hil.console) and power (hil.power)",
+            )
+        self._must_be_on(what)
+        if self._restarted.is_set():
+            self._come_up()
+        with self._machine.watching():
+            yield self._machine.shell
+
+    def _come_up(self) -> None:
+        """It restarted: wait until it is ready again."""
+        template.wait_with_progress(
+            self._machine, self._factory.plan, self._factory.seat.progress, self._boot_timeout
+        )
+        self._restarted.clear()
+        if self._machine.shell is not None:
+            boot.personalise(self._machine)
+
+    def _must_be_on(self, what: str) -> None:
+        if self._closed:
+            raise MachineError(f"the target {self.name} is closed: it cannot {what}")
+        if not self._machine.powered:
+            raise MachineError(
+                f"the target {self.name} is switched off: it cannot {what}",
+                mend="hil.power.on() switches it on",
+            )
+
+    def _must_save(self, what: str) -> None:
+        if not self._factory.plan.can_save:
+            raise Unsupported(
+                self.name, f"{what}: only machines with an agent can be saved and restored"
+            )
+
+    def switch_off(self) -> None:
+        """Take its power: QEMU ends at once, its disks stay as they are."""
+        if not self._machine.powered:
+            return
+        self._machine.powered = False
+        self._events("power", on=False)
+        machine = self._machine
+        if machine.shell is not None:
+            machine.shell.fail(ChannelLost(f"the machine {self.name} was switched off"))
+        machine.process.end()
+
+    def switch_on(self) -> None:
+        """Boot it with the disks that it had."""
+        if self._machine.powered:
+            return
+        self._events("power", on=True)
+        old = self._machine
+        old.process.end()
+        history = old.console.raw_after(0)[1]
+        disks = old.keep_overlays()
+        old.close()
+        machine = Machine(old.hardware, self._factory.seat, overlays=disks, history=history)
+        try:
+            self.origin = Origin("boot", "power on")
+            self._adopt(machine)
+            self._come_up()
+        except BaseException:
+            machine.powered = False
+            raise
+
+
+class MachinePower:
+    """The power switch of a machine."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    def on(self) -> None:
+        """Switch it on and wait until it is ready; nothing if it is on."""
+        self._guest.switch_on()
+
+    def off(self) -> None:
+        """Take its power away, with no shutdown: what the guest had not written is lost."""
+        self._guest.switch_off()
+
+    def cycle(self) -> None:
+        """Off, on, ready."""
+        self.off()
+        self.on()
+
+    def read(self) -> bool:
+        """Whether it is on."""
+        return self._guest.machine.powered and self._guest.machine.died() is None
+
+
+def load_state(factory: Factory, directory: Path) -> Machine:
+    """A machine that goes on from a state of this factory's hardware, as who it was then.
+
+    It gets new randomness and the time of day. Raises TemplateError, NoRoom.
+    """
+    machine = state.load(state.State(directory), factory.plan.hardware, factory.seat)
+    try:
+        boot.hello(machine, 30)
+        boot.personalise(machine, identity=False)
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+def _features(factory: Factory) -> frozenset[str]:
+    plan = factory.plan
+    found = {"console", "power", plan.hardware.arch, plan.hardware.accel}
+    if plan.hardware.agent:
+        found |= {"shell", "files"}
+    if plan.can_save:
+        found.add("snapshot")
+    if plan.own_image:
+        found.add("usb")
+    if plan.hardware.network != "none":
+        found.add("network")
+    return frozenset(found) | plan.target.features
