@@ -52,20 +52,13 @@ static struct timespec *patience(struct timespec *ts, int64_t at_most)
 
 static void serve(void)
 {
-    bool busy = false;
-    int64_t time = 0;
+    int64_t time = exec_alive ? now() : 0;
     for (struct op *op = ops; op < ops + MAX_OPS; op++) {
-        if (op->kind == RUNS) {
-            busy = true;
-            if (!time)
-                time = now();
+        if (op->kind == RUNS)
             exec_check(op, time);
-        } else if (op->kind == GETS) {
+        else if (op->kind == GETS)
             get_step(op);
-        }
     }
-    if (!busy)
-        exec_prepare();
 }
 
 /* Reads what is there, but lets the others have their turn too. False when the host is gone. */
@@ -126,7 +119,10 @@ static bool turn(bool absent, int64_t at_most)
     else if (ready > 0 && set[0].revents & (POLLHUP | POLLERR | POLLNVAL))
         there = false;
     serve();
-    return there && out_flush(port);
+    there = there && out_flush(port);
+    if (!exec_alive)
+        exec_prepare(); /* now that nobody waits */
+    return there;
 }
 
 /* A virtio port says POLLHUP for as long as the host is absent: wait for it ever more patiently. */

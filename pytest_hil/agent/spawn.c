@@ -138,7 +138,7 @@ static void become(int in, int out, int err, volatile int *error, volatile bool 
             execve(request.program, request.argv, request.envp);
         if (request.plain) {
             /* What could not be run directly is the shell's affair, and its words are the line. */
-            char *shell[] = {"sh", "-c", request.argv[0], NULL};
+            char *shell[] = {SHELL, "-c", request.argv[0], NULL};
             for (int i = 1; i < request.argc; i++)
                 request.argv[i][-1] = ' ';
             execve(SHELL, shell, request.envp);

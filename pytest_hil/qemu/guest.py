@@ -255,7 +255,7 @@ class Guest(Target):
 
     def died(self) -> InfrastructureError | None:
         """Why the machine is gone, if it went by itself and nobody switched it off."""
-        return None if self._closed or not self._machine.powered else self._machine.died()
+        return None if self._closed else self._machine.died()
 
     # --- how ---
 
@@ -349,7 +349,8 @@ class MachinePower:
 
     def read(self) -> bool:
         """Whether it is on."""
-        return self._guest.machine.powered and self._guest.machine.died() is None
+        machine = self._guest.machine
+        return machine.powered and machine.died() is None
 
 
 def load_state(factory: Factory, directory: Path) -> Machine:

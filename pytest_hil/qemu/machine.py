@@ -164,8 +164,8 @@ class Machine:
             raise died from error
 
     def died(self, *, wait: float = 0.0) -> MachineDied | None:
-        """What to say if QEMU has ended by itself; None while it runs."""
-        if self._closed or self.process.wait(wait) is None:
+        """What to say if QEMU has ended by itself; None while it runs, or was switched off."""
+        if self._closed or not self.powered or self.process.wait(wait) is None:
             return None
         stderr = self.stderr()
         return MachineDied(

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_hil import process
 from pytest_hil.agent import build, protocol
-from pytest_hil.agent.frames import Decoder, Frame
+from pytest_hil.agent.frames import Decoder
 from pytest_hil.agent.protocol import Data, Event, HelloOk, Ready
 from pytest_hil.process import Process
 
@@ -36,20 +36,35 @@ class Agent:
     def send(self, *frames: bytes) -> None:
         self.sock.sendall(b"".join(frames))
 
-    def frames(self) -> list[Frame]:
-        data = self.sock.recv(65536)
-        if not data:
-            raise EOFError
-        return self.decoder.feed(data)
+    def next(self) -> Event:
+        """The oldest event that nobody has taken."""
+        while not self.events:
+            self._receive()
+        return self.events.pop(0)
 
     def until(self, wanted: Callable[[Event], bool]) -> Event:
-        """The first event like that; the ones before it, and it, go to ``events``."""
+        """The first event like that; the others stay."""
+        looked_at = 0
         while True:
-            for number, event in enumerate(self.events):
-                if wanted(event):
-                    del self.events[: number + 1]
-                    return event
-            self.events += [protocol.parse(frame) for frame in self.frames()]
+            for number in range(looked_at, len(self.events)):
+                if wanted(self.events[number]):
+                    return self.events.pop(number)
+            looked_at = len(self.events)
+            self._receive()
+
+    def _receive(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError("the agent closed the channel")
+        self.events += [protocol.parse(frame) for frame in self.decoder.feed(data)]
+
+    def output_of(self, operation: int) -> bytes:
+        """What a command prints until it ends."""
+        parts = []
+        while not isinstance(event := self.next(), protocol.Exit) or event.operation != operation:
+            if isinstance(event, Data) and event.operation == operation:
+                parts.append(event.payload)
+        return b"".join(parts)
 
     def end_of(self, operation: int) -> Event:
         """How an operation ended."""
@@ -74,6 +89,18 @@ class Agent:
     def children(self) -> list[int]:
         path = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
+
+    def living(self, group: int) -> list[int]:
+        """The processes of a group that have not ended."""
+        living = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(") ")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                living.append(int(stat.parent.name))
+        return living
 
     def settle(self, condition: Callable[[], bool]) -> None:
         """Wait for something that only /proc tells."""
@@ -111,21 +138,3 @@ def agent(fresh_agent: Agent) -> Agent:
     """An agent in a session."""
     fresh_agent.hello()
     return fresh_agent
-
-
-@pytest.fixture
-def output_of(agent: Agent) -> Callable[[int], bytes]:
-    """Runs the events of an operation to its end and gives its stdout."""
-
-    def collect(operation: int) -> bytes:
-        parts: list[bytes] = []
-
-        def ended(event: Event) -> bool:
-            if isinstance(event, Data) and event.operation == operation:
-                parts.append(event.payload)
-            return isinstance(event, protocol.Exit) and event.operation == operation
-
-        agent.until(ended)
-        return b"".join(parts)
-
-    return collect

@@ -29,10 +29,13 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def test_a_frame_is_these_bytes() -> None:
-    assert pack(FrameType.DATA, 7, b"hello", 1) == bytes.fromhex(
-        "1b48494c 03 01 a4b7 07000000 05000000 00000000"
-    ) + b"hello"
-    assert pack(FrameType.CANCEL, 1) == bytes.fromhex("1b48494c 05 00 2cae 01000000 00000000 00000000")
+    assert (
+        pack(FrameType.DATA, 7, b"hello", 1)
+        == bytes.fromhex("1b48494c 03 01 a4b7 07000000 05000000 00000000") + b"hello"
+    )
+    assert pack(FrameType.CANCEL, 1) == bytes.fromhex(
+        "1b48494c 05 00 2cae 01000000 00000000 00000000"
+    )
 
 
 @given(st.lists(frames, max_size=6), st.lists(st.integers(0, 100), max_size=30))

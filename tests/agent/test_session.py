@@ -24,14 +24,17 @@ def feed(session: Session, data: bytes, sizes: list[int]) -> list[Event]:
     return events
 
 
-stale = st.binary(max_size=200) | st.sampled_from(
-    [
-        pack(FrameType.DATA, 3, bytes(1000))[:500],  # cut off: it would swallow what follows
-        pack(FrameType.EXIT, 3, bytes(4)),
-        OTHER.pack(),
-        OTHER.pack()[:30],
-        OK.pack()[:25],
-    ]
+stale = (
+    st.binary(max_size=200)
+    | st.sampled_from(
+        [
+            pack(FrameType.DATA, 3, bytes(1000))[:500],  # cut off: it would swallow what follows
+            pack(FrameType.EXIT, 3, bytes(4)),
+            OTHER.pack(),
+            OTHER.pack()[:30],
+            OK.pack()[:25],
+        ]
+    )
 )
 
 

@@ -54,7 +54,7 @@ _CONF = """\
 #clear APT::Architectures;
 Acquire::Languages "none";
 Acquire::GzipIndexes "true";
-Acquire::Retries "2";
+Acquire::Retries "1";
 Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
@@ -130,7 +130,8 @@ class Apt:
         options = ["-o", f"Dir::Cache::archives={self.root / 'none'}"]
         done = self._run([*options, *command], pretend=frozenset(_SCRIPT_ONLY) - set(names))
         if done.returncode != 0:
-            raise self._unresolved(names, done.stderr.decode(errors="replace"))
+            out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+            raise self._unresolved(names, err, _unmet(out))
         found = []
         for match in _URI.finditer(done.stdout.decode(errors="replace")):
             name, version, _arch = match["file"].removesuffix(".deb").split("_")
@@ -171,7 +172,7 @@ class Apt:
                 "is already here is kept",
             )
 
-    def _unresolved(self, names: Sequence[str], said: str) -> ImageError:
+    def _unresolved(self, names: Sequence[str], said: str, unmet: str) -> ImageError:
         self.forget()
         update = _errors(self._update_said, otherwise=0)
         if update:
@@ -183,7 +184,7 @@ class Apt:
                 "every architecture",
             )
         return ImageError(
-            f"apt cannot resolve {' '.join(names)} for {self.arch}:\n{_errors(said)}{update}",
+            f"apt cannot resolve {' '.join(names)} for {self.arch}:\n{unmet or _errors(said)}{update}",
             mend="are the names right for this release and architecture? `apt-cache policy NAME` "
             "says what the sources in /etc/apt have",
         )
@@ -261,8 +262,15 @@ def _env() -> dict[str, str]:
 def _errors(said: str, *, otherwise: int = 12) -> str:
     """The errors and warnings in what apt said, or its last lines when it names none."""
     lines = said.splitlines()
-    named = [line for line in lines if line.startswith(("E: ", "W: ", "Err:"))]
+    named = [line for line in lines if line.startswith(("E: ", "W: "))]
     return "\n".join(f"    {line}" for line in named[-12:] or lines[len(lines) - otherwise :])
+
+
+def _unmet(out: str) -> str:
+    """What apt says about dependencies that cannot be met ("" for nothing)."""
+    _, _, rest = out.partition("The following packages have unmet dependencies:\n")
+    lines = rest.splitlines()
+    return "\n".join(f"    {line.strip()}" for line in lines if line.startswith(" "))[:2000]
 
 
 def _is_there(path: Path, size: int) -> bool:

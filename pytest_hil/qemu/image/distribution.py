@@ -20,7 +20,7 @@ class Distribution:
     ``tools``: packages of the guest's own programs; ``programs``: from which file in them each
     program of the guest comes (a regular expression). ``ports``: the mirror of the architectures
     that the main mirror has not ("" if there is no such split). ``release`` and ``codename`` are
-    the host's, such as "12" and "bookworm".
+    the host's, such as "12" and "bookworm". ``sources_list`` stands for the host's own sources.
     """
 
     name: str
@@ -31,13 +31,16 @@ class Distribution:
     ports: str = ""
     release: str = ""
     codename: str = ""
+    sources_list: str = ""
 
     def kernel(self, arch: str) -> str:
         """The package that depends on the newest kernel."""
         return self.kernels[arch]
 
     def sources(self, arch: str) -> str | None:
-        """A sources.list for an architecture that the host's own sources do not have, else None."""
+        """The text of a sources.list; None where the host's own sources are right."""
+        if self.sources_list:
+            return self.sources_list
         if not self.ports or arch == "amd64" or not self.codename:
             return None
         suites = (self.codename, f"{self.codename}-updates", f"{self.codename}-security")

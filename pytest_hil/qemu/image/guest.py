@@ -28,6 +28,7 @@ _ETC = {
     "machine-id": "",
 }
 _DIRECTORIES = {
+    ".": 0o755,  # as it is mounted, everybody may write to it
     "dev": 0o755,
     "etc": 0o755,
     "mnt": 0o755,

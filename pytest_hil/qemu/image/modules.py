@@ -74,7 +74,7 @@ class ModuleTree:
             return
         path = self._files[name]
         data = _read(path)
-        info = modinfo(data)
+        info = modinfo(data, name=str(path))
         hard = [_name(n) for value in info.get("depends", []) for n in value.split(",") if n]
         for needed in [*hard, *_soft(info)]:
             if needed in self._files:
@@ -110,12 +110,15 @@ def index_files(modules: Iterable[Module]) -> dict[str, str]:
     }
 
 
-def modinfo(data: bytes) -> dict[str, list[str]]:
-    """The ``key=value`` strings of a module's ``.modinfo`` section (ELF, 32 or 64 bits)."""
+def modinfo(data: bytes, *, name: str) -> dict[str, list[str]]:
+    """The ``key=value`` strings of a module's ``.modinfo`` section (ELF, 32 or 64 bits).
+
+    ``name`` is for the ImageError about what is no module.
+    """
     try:
         section = _section(data, b".modinfo")
-    except (struct.error, IndexError) as error:
-        raise ImageError(f"not a sound kernel module: {error}") from error
+    except (struct.error, ValueError, IndexError) as error:
+        raise ImageError(f"{name} is no sound kernel module: {error}") from error
     found: dict[str, list[str]] = {}
     for item in section.split(b"\0"):
         key, equals, value = item.decode(errors="replace").partition("=")
@@ -161,7 +164,7 @@ def _soft(info: dict[str, list[str]]) -> list[str]:
 
 def _section(data: bytes, wanted: bytes) -> bytes:
     if data[:4] != b"\x7fELF":
-        raise IndexError("it does not begin with the ELF magic")
+        raise ValueError("it does not begin with the ELF magic")
     wide = data[4] == 2
     (table,) = struct.unpack_from("<Q" if wide else "<I", data, 40 if wide else 32)
     size, count, strings = struct.unpack_from("<HHH", data, 58 if wide else 46)

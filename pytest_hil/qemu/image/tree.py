@@ -48,8 +48,6 @@ class Tree:
             if place == top:
                 return
             place = f"usr/{place}"
-        if place == ".":
-            return
         old = self._entries.get(place)
         if old is not None and stat.S_ISDIR(entry.mode):
             if stat.S_ISDIR(old.mode):
@@ -110,7 +108,7 @@ class Tree:
 
     def _parents(self, place: str) -> None:
         parent = posixpath.dirname(place)
-        if not parent:
+        if not parent or place == ".":
             return
         have = self._entries.get(parent)
         if have is None:
