@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +34,10 @@ def _no_events(_kind: str, **_facts: object) -> None:
     pass
 
 
+class Restarted(OutcomeUnknown):
+    """The machine restarted; a new session with its agent clears this."""
+
+
 class Guest(Target):
     """A target that is a QEMU machine.
 
@@ -59,7 +62,6 @@ class Guest(Target):
         self._saved: Path | None = None
         self._forks: list[Guest] = []
         self._closed = False
-        self._restarted = threading.Event()
         self.origin = origin
         hardware = machine.hardware
         self.name = hardware.name
@@ -78,7 +80,6 @@ class Guest(Target):
     def _adopt(self, machine: Machine) -> None:
         """Make a machine the one that this target is."""
         self._machine = machine
-        self._restarted.clear()
         machine.monitor.log = self._qmp_log
         machine.on_event = self._on_event
         if self._record_to is not None:
@@ -91,8 +92,7 @@ class Guest(Target):
         self._events("qmp", event=name, **data)
         shell = self._machine.shell
         if name == "RESET" and shell is not None:
-            self._restarted.set()
-            shell.fail(OutcomeUnknown(f"the machine {self.name} restarted while a command ran"))
+            shell.fail(Restarted(f"the machine {self.name} restarted while a command ran"))
         elif name in ("GUEST_PANICKED", "GUEST_CRASHLOADED") and shell is not None:
             shell.fail(MachineError(f"the kernel of the machine {self.name} panicked"))
         elif name == "SHUTDOWN" and shell is not None:
@@ -198,8 +198,7 @@ class Guest(Target):
         """Save the present state into an empty directory, and go on."""
         began = time.monotonic()
         self._must_be_on("save its state")
-        if self._restarted.is_set():
-            self._come_up()
+        self._after_restart()
         try:
             state.save_live(self._machine, directory, self._factory.seat)
         except BaseException:
@@ -268,17 +267,29 @@ class Guest(Target):
                 mend="it has a console (hil.console) and power (hil.power)",
             )
         self._must_be_on(what)
-        if self._restarted.is_set():
-            self._come_up()
+        self._after_restart()
         with self._machine.watching():
             yield self._machine.shell
 
+    def _after_restart(self) -> None:
+        """If it restarted by itself, wait until it is ready again."""
+        shell = self._machine.shell
+        if shell is not None and isinstance(shell.reason, Restarted):
+            self._come_up()
+
     def _come_up(self) -> None:
         """It restarted: wait until it is ready again."""
-        template.wait_with_progress(
-            self._machine, self._factory.plan, self._factory.seat.progress, self._boot_timeout
-        )
-        self._restarted.clear()
+        deadline = time.monotonic() + self._boot_timeout
+        while True:
+            left = max(0.1, deadline - time.monotonic())
+            try:
+                template.wait_with_progress(
+                    self._machine, self._factory.plan, self._factory.seat.progress, left
+                )
+                break
+            except Restarted:
+                # SeaBIOS answers a reset with a second one (its handle_post, HaveRunPost).
+                continue
         if self._machine.shell is not None:
             boot.personalise(self._machine)
 

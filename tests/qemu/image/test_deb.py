@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import stat
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,8 +52,9 @@ def test_who_stops_reading_leaves_no_process(repository: Repository) -> None:
     next(members)
     members.close()
 
-    children = subprocess.run(["ps", "-o", "args="], capture_output=True, text=True, check=True)
-    assert str(package) not in children.stdout
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            assert os.fsencode(package) not in (process / "cmdline").read_bytes()
 
 
 def test_nothing_leads_out_and_hard_links_become_links(tmp_path: Path) -> None:
