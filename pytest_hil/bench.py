@@ -172,6 +172,7 @@ class Bench:
                     progress=self._progress,
                     say=self.say,
                     templates=self.settings.templates,
+                    free_idle=self._free_idle,
                 )
                 self._factories[target] = known
             return known
@@ -244,6 +245,11 @@ class Bench:
                 return
             self._said.add(line)
         self._say(line)
+
+    def _free_idle(self) -> bool:
+        """Give up one machine that is kept ready; whether there was one."""
+        # No lock: this is asked for inside of calls that may hold it.
+        return any(factory.free_idle() for factory in list(self._factories.values()))
 
     def _probe(self, target: QemuTarget, name: Any, timeout: float) -> None:
         """Boot our own image under an accelerator, or raise."""

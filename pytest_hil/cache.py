@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_hil.errors import ImageError, NoRoom
 from pytest_hil.progress import Progress, silent
@@ -95,6 +97,31 @@ class Cache:
         """As :meth:`make`, but builds anew; the old entry is there until the new one is."""
         with self.locked(kind, key, progress=progress), _described(self.root):
             return self._build(kind, key, build)
+
+    def remember(
+        self,
+        kind: str,
+        key: str,
+        ask: Callable[[], dict[str, Any]],
+        *,
+        progress: Progress = silent,
+    ) -> dict[str, Any]:
+        """Small facts that cost time to find out; found out each time where nothing can be kept."""
+        facts: dict[str, Any] | None = None
+
+        def build(directory: Path) -> None:
+            nonlocal facts
+            facts = ask()
+            (directory / MANIFEST).write_text(json.dumps(facts))
+
+        try:
+            made = self.make(kind, key, build, progress=progress)
+            found = json.loads((made / MANIFEST).read_text())
+            if isinstance(found, dict):
+                return found
+        except (ImageError, NoRoom, OSError, ValueError):
+            pass
+        return ask() if facts is None else facts
 
     def remove(self, kind: str, key: str) -> bool:
         """Remove an entry; False when there was none. Who has its files open keeps them."""

@@ -3,7 +3,7 @@
 ::
 
     HilError
-    ├── ConfigError                  boards.toml, an option or a marker is wrong: nothing was started
+    ├── ConfigError                  boards.toml, an option or a marker is wrong: nothing began
     ├── InfrastructureError          our side broke: reported as *error*, never as *failed*
     │   ├── ToolMissing              a program that must be installed is not
     │   ├── ProcessFailed            a program that we started ended with an error
@@ -12,12 +12,13 @@
     │   ├── MachineError             a machine could not be made or kept
     │   │   ├── MachineDied          QEMU ended by itself
     │   │   ├── BootTimeout          the guest never got ready
-    │   │   └── NoRoom               the host has no memory, disk or CPU left for it
+    │   │   └── NoRoom               the host has no room left for it
+    │   │       └── NoMemory         … of memory
     │   ├── TemplateError            a template or snapshot cannot be used
     │   ├── ChannelLost              the way to the target is gone
     │   ├── ProtocolError            the other side spoke nonsense
     │   └── OutcomeUnknown           a command was sent and its reply was lost
-    └── TargetError                  the target did not do what the test wanted: the test's own affair
+    └── TargetError                  the target did not do what the test wanted
         ├── CommandFailed            non-zero exit code or a signal
         ├── CommandTimeout           the command ran too long and was killed
         ├── OutputTooLarge           the command printed more than was asked for
@@ -155,7 +156,8 @@ class BootTimeout(MachineError):
             else "; its console said nothing"
         )
         super().__init__(
-            f"the machine {name} did not get ready within {timeout:g} s (waited for {waited_for}){last}",
+            f"the machine {name} did not get ready within {timeout:g} s "
+            f"(waited for {waited_for}){last}",
             mend="if it is only slow, raise --hil-boot-timeout=SECONDS",
         )
         self.timeout = timeout
@@ -163,6 +165,10 @@ class BootTimeout(MachineError):
 
 class NoRoom(MachineError):
     """The host has no memory, disk or CPU left for what was asked."""
+
+
+class NoMemory(NoRoom):
+    """No memory came free for one more machine."""
 
 
 class TemplateError(InfrastructureError):
@@ -178,7 +184,10 @@ class ProtocolError(InfrastructureError):
 
 
 class OutcomeUnknown(InfrastructureError):
-    """A command was sent and its reply was lost: it may have run or not. Never sent again by itself."""
+    """A command was sent and its reply was lost: it may have run or not.
+
+    It is never sent again by itself.
+    """
 
 
 class TargetError(HilError):
@@ -224,7 +233,8 @@ class OutputTooLarge(TargetError):
     def __init__(self, command: str, *, limit: int) -> None:
         super().__init__(
             f"{command!r} printed more than {limit} bytes and was killed",
-            mend="send it to a file on the target and get() that, or give run() a larger max_output=",
+            mend="send it to a file on the target and get() that, "
+            "or give run() a larger max_output=",
         )
         self.limit = limit
 

@@ -68,7 +68,7 @@ def _add_clean(actions: Subparsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit code."""
-    root = _root(args.artifacts)
+    root = artifacts_root(args.artifacts)
     if args.action == "ls":
         return _ls(root, args)
     if args.action == "show":
@@ -138,7 +138,11 @@ def _one_test(run: RunRecord, wanted: str) -> TestRecord:
     )
 
 
-def _root(given: Path | None) -> Path:
+def artifacts_root(given: Path | None) -> Path:
+    """The directory given with ``--artifacts``, else ``.hil`` here or in the nearest above.
+
+    Raises ConfigError when there is none.
+    """
     if given is not None:
         if not given.is_dir():
             raise ConfigError("--artifacts", f"{given} is not a directory")

@@ -41,6 +41,7 @@ VERBS: Mapping[str, Verb] = {
     "doctor": Verb("pytest_hil.cli.doctor", "say what this host lacks, and what mends it"),
     "image": Verb("pytest_hil.cli.image", "build, list, verify and remove guest images"),
     "vm": Verb("pytest_hil.cli.vm", "start, list, use and stop machines by hand"),
+    "console": Verb("pytest_hil.cli.console", "connect this terminal to a machine's console"),
     "open": Verb("pytest_hil.cli.open", "open the machine of a failed test as it failed"),
     "artifacts": Verb("pytest_hil.cli.artifacts", "list, show and remove what runs have kept"),
     "clean": Verb("pytest_hil.cli.clean", "remove what dead runs left, and old templates"),

@@ -7,15 +7,14 @@ only probe is a guest that boots under it and says so.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_hil.cache import Cache
-from pytest_hil.errors import ConfigError, InfrastructureError
+from pytest_hil.errors import ConfigError, InfrastructureError, NoRoom
 from pytest_hil.progress import Progress
 from pytest_hil.qemu.emulator import Emulator
 from pytest_hil.qemu.hardware import AccelName
@@ -79,20 +78,20 @@ def _remembered_probe(
     except OSError as error:
         # Not remembered: the next run may be by somebody who is allowed to.
         return f"/dev/kvm: {error.strerror}"
-    host = f"{platform.release()} {platform.version()} {emulator.fingerprint} {_cpu_model()}"
+    host = f"{platform.release()} {platform.version()} {emulator.fingerprint} {cpu_model()}"
     key = hashlib.sha256(host.encode()).hexdigest()[:24]
 
-    def probe(into: Path) -> None:
+    def probe() -> dict[str, Any]:
         progress("trying whether KVM works here (once per host and QEMU)")
         try:
             boot("kvm", PROBE_TIMEOUT)
-            why = ""
+        except NoRoom:
+            raise  # says nothing about KVM
         except InfrastructureError as error:
-            why = _short(error)
-        (into / "probe.json").write_text(json.dumps({"why": why}))
+            return {"why": _short(error)}
+        return {"why": ""}
 
-    found = cache.make("accel", key, probe, progress=progress)
-    return str(json.loads((found / "probe.json").read_text())["why"])
+    return str(cache.remember("accel", key, probe, progress=progress)["why"])
 
 
 def _short(error: InfrastructureError) -> str:
@@ -102,7 +101,8 @@ def _short(error: InfrastructureError) -> str:
     return qemu or lines[0]
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The host's processor: what a guest under KVM sees."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_hil import process
 from pytest_hil.cache import Cache
 from pytest_hil.errors import MachineError, ToolMissing, nearest
-from pytest_hil.progress import silent
 
 _PACKAGES = {
     "x86_64": "qemu-system-x86",
@@ -61,15 +60,13 @@ def find(arch: str, cache: Cache) -> Emulator:
         raise ToolMissing(name, package=_PACKAGES.get(arch, "qemu-system"))
     binary = Path(path).resolve()
     status = binary.stat()
-    identity = f"{binary}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    identity = f"1:{binary}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:24]
 
-    def ask(into: Path) -> None:
-        facts = asdict(_ask(binary, arch, key)) | {"binary": str(binary)}
-        (into / "emulator.json").write_text(json.dumps(facts))
+    def ask() -> dict[str, Any]:
+        return asdict(_ask(binary, arch, key)) | {"binary": str(binary)}
 
-    made = cache.make("emulators", f"{arch}-{key}", ask, progress=silent)
-    facts = json.loads((made / "emulator.json").read_text())
+    facts = cache.remember("emulators", f"{arch}-{key}", ask)
     emulator = Emulator(
         **facts
         | {

@@ -13,6 +13,8 @@ from pytest_hil.errors import (
     HilError,
     ImageError,
     InfrastructureError,
+    MachineDied,
+    NoMemory,
     NoRoom,
     TemplateError,
 )
@@ -36,7 +38,8 @@ class Factory:
     """Makes machines of one plan. Closing it ends what it made and nobody took.
 
     ``say`` gets, once each, the reasons why something is slower than it could be.
-    ``templates`` false: always boot.
+    ``templates`` false: always boot. ``free_idle`` gives up a machine that is kept ready, of
+    whichever factory, when the host is full; it says whether there was one.
     """
 
     def __init__(
@@ -50,13 +53,16 @@ class Factory:
         progress: Progress = silent,
         say: Callable[[str], None] = silent,
         templates: bool = True,
+        free_idle: Callable[[], bool] | None = None,
     ) -> None:
         self.plan = plan
         self._cache = cache
         self._boot_timeout = boot_timeout
         self._say = say
         self._no_template = _why_none(plan, wanted=templates)
-        self.seat = Seat(room, timeout=room_timeout, progress=progress, free_idle=self.free_idle)
+        self.seat = Seat(
+            room, timeout=room_timeout, progress=progress, free_idle=free_idle or self.free_idle
+        )
         self._lock = threading.Lock()
         self._next: Future[Machine] | None = None
         self._worker: ThreadPoolExecutor | None = None
@@ -87,7 +93,9 @@ class Factory:
             return None
         try:
             return template.make(self.plan, self._cache, self.seat, boot_timeout=self._boot_timeout)
-        except (TemplateError, ImageError, NoRoom) as error:
+        except NoMemory:
+            raise  # a machine that is booted needs as much
+        except (TemplateError, ImageError, NoRoom, MachineDied) as error:
             # The guest may be fine: what failed is our keeping it. Booting has its own errors.
             self._give_up(str(error))
             return None

@@ -25,6 +25,7 @@ from pytest_hil.qemu.factory import Factory, Origin
 from pytest_hil.qemu.machine import Machine
 from pytest_hil.qemu.monitor import Event
 from pytest_hil.shell.agent import AgentShell
+from pytest_hil.shell.agent_command import Follow
 from pytest_hil.target import Command, Completed, Snapshot, Target
 
 Events = Callable[..., None]
@@ -138,6 +139,7 @@ class Guest(Target):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         max_output: int = 64 * 2**20,
+        follow: Follow | None = None,
     ) -> Completed:
         with self._shell("run a command") as shell:
             return shell.run(
@@ -148,6 +150,7 @@ class Guest(Target):
                 env=env,
                 cwd=cwd,
                 max_output=max_output,
+                follow=follow,
             )
 
     def put(

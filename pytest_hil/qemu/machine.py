@@ -109,6 +109,7 @@ class Machine:
             self.argv = tuple(cmdline.argv(self.hardware, wiring))
             self.console = Console(SocketTransport(console), name=name, history=history)
             self._exit.append(self.console.close)
+            self.console.subscribe(self._on_console)
             self.monitor = Monitor(monitor, name=name)
             self._exit.append(self.monitor.close)
             self.shell = None if agent is None else AgentShell(agent, name=name)
@@ -150,6 +151,11 @@ class Machine:
         if event["event"] == "SHUTDOWN":
             self.powered = False
         self.on_event(event)
+
+    def _on_console(self, data: bytes) -> None:
+        """The console has ended: who waits for it should hear why."""
+        if not data and not self._closed and (died := self.died(wait=0.4)):
+            self.console.fail(died)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:

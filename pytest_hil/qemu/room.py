@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pytest_hil import process
 from pytest_hil.config import MiB
-from pytest_hil.errors import NoRoom
+from pytest_hil.errors import NoMemory, NoRoom
 from pytest_hil.progress import Progress, silent
 from pytest_hil.qemu import runtime
 
@@ -64,9 +64,9 @@ class Room:
         self._directory.mkdir(mode=0o700, exist_ok=True)
 
     def check(self, name: str, memory: int) -> None:
-        """NoRoom when a machine could never fit, however long it waited."""
+        """NoMemory when a machine could never fit, however long it waited."""
         if memory > self.budget:
-            raise NoRoom(
+            raise NoMemory(
                 f"the machine {name} wants {memory // MiB} MB of memory; all machines together "
                 f"may take {self.budget // MiB} MB here",
                 mend="ask for less memory=, or allow more: hil_memory_budget in the pytest "
@@ -86,7 +86,7 @@ class Room:
         """Wait for a place, start the machine's process in it.
 
         ``free_idle`` gives up a machine that is only kept ready; it says whether there was one.
-        Raises NoRoom when there is no place within ``timeout`` seconds (0: do not wait).
+        Raises NoMemory when there is no place within ``timeout`` seconds (0: do not wait).
         """
         self.check(name, memory)
         deadline = time.monotonic() + timeout
@@ -179,12 +179,12 @@ class Room:
         finally:
             os.close(fd)
 
-    def _full(self, name: str, memory: int, others: list[Occupant], timeout: float) -> NoRoom:
+    def _full(self, name: str, memory: int, others: list[Occupant], timeout: float) -> NoMemory:
         rows = "\n".join(
             f"    {one.memory // MiB:>6} MB  {one.name}  (QEMU {one.pid} of process {one.owner})"
             for one in sorted(others, key=lambda one: -one.memory)[:10]
         )
-        return NoRoom(
+        return NoMemory(
             f"no memory for the machine {name} ({memory // MiB} MB) came free within "
             f"{timeout:g} s; {self.budget // MiB} MB are taken by {len(others)} machines:\n{rows}",
             mend="run fewer tests at once (-n), or allow more: hil_memory_budget",

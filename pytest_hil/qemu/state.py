@@ -109,7 +109,7 @@ def save_live(machine: Machine, directory: Path, seat: Seat) -> State:
     """
     hardware = machine.hardware
     size = hardware.memory or 0
-    _check_disk(directory, size)
+    check_disk(directory, size)
     with _explained("save", hardware.name), machine.watching():
         machine.monitor.execute("stop")
         try:
@@ -292,7 +292,8 @@ def _top_node(machine: Machine, number: int) -> str:
     raise TemplateError(f"the machine {machine.hardware.name} has no disk {number}")
 
 
-def _check_disk(directory: Path, size: int) -> None:
+def check_disk(directory: Path, size: int) -> None:
+    """NoRoom when a state of that size may not fit: a memory file that cannot grow is a SIGBUS."""
     free = shutil.disk_usage(directory).free
     if free < size:
         raise NoRoom(

@@ -12,7 +12,7 @@ from pytest_hil.cache import Cache
 from pytest_hil.errors import HilError, InfrastructureError, MachineDied, TemplateError
 from pytest_hil.progress import Progress, silent
 from pytest_hil.qemu import boot, cmdline, state
-from pytest_hil.qemu.accel import _cpu_model
+from pytest_hil.qemu.accel import cpu_model
 from pytest_hil.qemu.machine import Machine, Seat
 from pytest_hil.qemu.plan import Plan
 from pytest_hil.qemu.state import State
@@ -31,7 +31,7 @@ def key(plan: Plan) -> str:
         cmdline.fingerprint(plan.hardware),
         plan.emulator.fingerprint,
         plan.emulator.version,
-        _cpu_model() if plan.hardware.accel == "kvm" else "",
+        cpu_model() if plan.hardware.accel == "kvm" else "",
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -52,6 +52,7 @@ def make(plan: Plan, cache: Cache, seat: Seat, *, boot_timeout: float) -> State:
     def build(directory: Path) -> None:
         began = time.monotonic()
         seat.progress(f"{name}: booting the template")
+        state.check_disk(directory, plan.hardware.memory or 0)
         memory = state.memory_for(directory, plan.hardware.memory or 0)
         with Machine(plan.hardware, seat, memory=memory) as machine:
             wait_with_progress(machine, plan, seat.progress, boot_timeout)

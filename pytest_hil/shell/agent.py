@@ -20,6 +20,7 @@ from pytest_hil.errors import (
 )
 from pytest_hil.shell import agent_command, agent_get, agent_put
 from pytest_hil.shell.agent_channel import Channel, OnLost
+from pytest_hil.shell.agent_command import Follow
 from pytest_hil.shell.base import Completed
 from pytest_hil.shell.patient_writer import Late
 
@@ -92,6 +93,7 @@ class AgentShell:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         max_output: int = 64 * 2**20,
+        follow: Follow | None = None,
     ) -> Completed:
         """See :meth:`pytest_hil.target.Target.run` and :func:`agent_command.run`."""
         return agent_command.run(
@@ -103,6 +105,7 @@ class AgentShell:
             env=env,
             cwd=cwd,
             max_output=max_output,
+            follow=follow,
         )
 
     # --- files ---

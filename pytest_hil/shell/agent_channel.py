@@ -64,9 +64,8 @@ class Operation:
         return event
 
     def cancel(self) -> None:
-        """Ask the agent to end it, if that can be said at once."""
-        with contextlib.suppress(Late, HilError):
-            self.send(protocol.cancel(self.number), time.monotonic() + 0.2)
+        """Tell the agent to end it: now, or when it listens again."""
+        self._channel.cancel(self)
 
     def __enter__(self) -> Operation:
         return self
@@ -205,6 +204,10 @@ class Channel:
             operation.sent = before or why.begun
             if isinstance(why, Late):
                 raise
+
+    def cancel(self, operation: Operation) -> None:
+        if not operation.ended:
+            self._writer.send_or_keep(protocol.cancel(operation.number))
 
     # --- reading ---
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_hil.agent import protocol
 from pytest_hil.agent.frames import MAX_PAYLOAD
@@ -30,6 +31,37 @@ _CANCEL_GRACE = 4.0
 """Seconds after that in which it may obey being told so."""
 
 
+class Follow:
+    """Follows a command while it runs: gets its output as it comes, and can end it.
+
+    ``on_output`` gets (``protocol.STDOUT`` or ``STDERR``, bytes) in the thread that called run().
+    While it blocks, the command is held back; when it raises, the command is killed. What it
+    got is not in the result, and is not counted against ``max_output``.
+    """
+
+    def __init__(self, on_output: Callable[[int, bytes], None]) -> None:
+        self.on_output = on_output
+        self._lock = threading.Lock()
+        self._operation: Operation | None = None
+        self._cancelled = False
+
+    def begin(self, operation: Operation) -> None:
+        """The command was sent."""
+        with self._lock:
+            self._operation = operation
+            cancelled = self._cancelled
+        if cancelled:
+            operation.cancel()
+
+    def cancel(self) -> None:
+        """Kill the command, from any thread, at any time; its end is then as of SIGKILL."""
+        with self._lock:
+            self._cancelled = True
+            operation = self._operation
+        if operation is not None:
+            operation.cancel()
+
+
 def run(
     channel: Channel,
     command: str | Sequence[str],
@@ -40,6 +72,7 @@ def run(
     env: Mapping[str, str] | None,
     cwd: str | None,
     max_output: int,
+    follow: Follow | None = None,
 ) -> Completed:
     """Run a command to its end: see :meth:`pytest_hil.target.Target.run`.
 
@@ -50,7 +83,10 @@ def run(
     text = command if isinstance(command, str) else shlex.join(command)
     with channel.operation(repr(text), credit=_WINDOW) as operation:
         running = _Run(operation, text, timeout=timeout, max_output=max_output, stdin=input)
+        running.follow = follow
         running.start(command, env, cwd)
+        if follow is not None:
+            follow.begin(operation)
         completed = running.finish()
     if check and completed.exit_code != 0:
         raise CommandFailed(
@@ -74,6 +110,7 @@ class _Run:
         max_output: int,
         stdin: str | bytes | None,
     ) -> None:
+        self.follow: Follow | None = None
         self._operation = operation
         self._command = command
         self._timeout = timeout
@@ -172,8 +209,11 @@ class _Run:
     def _take(self, event: Data) -> None:
         if event.stream not in self._output:
             raise ProtocolError(f"a command has no stream {event.stream}")
-        self._output[event.stream] += event.payload
-        self._size += len(event.payload)
+        if self.follow is not None:
+            self.follow.on_output(event.stream, event.payload)
+        else:
+            self._output[event.stream] += event.payload
+            self._size += len(event.payload)
         if self._size > self._max_output:
             raise OutputTooLarge(self._command, limit=self._max_output)
         self._not_granted += len(event.payload)

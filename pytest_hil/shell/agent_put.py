@@ -67,14 +67,17 @@ class _Sender:
         self._digest = 0
         self._total = 0
 
-    def send(self, frame: bytes, *, flush: bool = False) -> None:
+    def send(self, frame: bytes) -> None:
         self._frames.append(frame)
         self._size += len(frame)
-        if flush or self._size >= MAX_PAYLOAD:
-            frames, self._frames, self._size = b"".join(self._frames), [], 0
-            self._operation.send(frames, time.monotonic() + STALL)
+        if self._size >= MAX_PAYLOAD:
+            self._flush()
             if not self._operation.events.empty():
-                self._answer()
+                self._answer()  # before its end: it can only be a refusal
+
+    def _flush(self) -> None:
+        frames, self._frames, self._size = b"".join(self._frames), [], 0
+        self._operation.send(frames, time.monotonic() + STALL)
 
     def send_file(self, path: Path) -> None:
         crc = size = 0
@@ -98,7 +101,8 @@ class _Sender:
         """Have it published, and hear that it is there, whole."""
         what = self._operation.what
         try:
-            self.send(protocol.commit(self._operation.number), flush=True)
+            self._frames.append(protocol.commit(self._operation.number))
+            self._flush()
             done = self._answer()
         except Late:
             raise OutcomeUnknown(

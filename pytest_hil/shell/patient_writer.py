@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import select
 import socket
 import threading
 import time
+
+_MOMENT = 0.1
+"""Seconds that somebody waits who need not."""
 
 
 class Unsent(Exception):
@@ -41,7 +45,8 @@ class Writer:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.Lock()
-        self._unsent = b""
+        self._first = b""  # to be sent before anything else
+        self._kept: collections.deque[bytes] = collections.deque()
         self._stopped = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
 
@@ -55,9 +60,17 @@ class Writer:
         finally:
             self._lock.release()
 
+    def send_or_keep(self, message: bytes) -> None:
+        """Send a short message now if that is possible, else before the next one."""
+        self._kept.append(message)
+        with contextlib.suppress(Unsent):
+            self.send(b"", time.monotonic() + _MOMENT)
+
     def _send(self, message: bytes, deadline: float | None) -> None:
-        before = len(self._unsent)
-        view = memoryview(self._unsent + message if before else message)
+        while self._kept:
+            self._first += self._kept.popleft()
+        first = len(self._first)
+        view = memoryview(self._first + message if first else message)
         at = 0
         try:
             while at < len(view):
@@ -65,12 +78,12 @@ class Writer:
                     at += self._sock.send(view[at:], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
                 except BlockingIOError:
                     if not self._wait(deadline):
-                        raise Late(begun=at > before) from None
+                        raise Late(begun=at > first) from None
         except OSError:
-            raise Broken(begun=at > before) from None
+            raise Broken(begun=at > first) from None
         finally:
             # A message of which nothing was sent is forgotten.
-            self._unsent = bytes(view[at:] if at > before else view[at:before])
+            self._first = bytes(view[at:] if at > first else view[at:first])
 
     def _wait(self, deadline: float | None) -> bool:
         """Until there is room; False when the deadline came first."""

@@ -165,7 +165,7 @@ class TestTimeout:
 
     def test_with_a_flood_of_output(self, shell: AgentShell) -> None:
         with pytest.raises(CommandTimeout):
-            shell.run("yes", timeout=0.05, max_output=2**30)
+            shell.run("yes", timeout=0.02, max_output=2**30)
 
     def test_none_is_for_ever(self, shell: AgentShell) -> None:
         assert shell.run("sleep 0.1", timeout=None).ok
@@ -201,12 +201,12 @@ class TestAtOnce:
 
     def test_floods_do_not_hold_up_others(self, shell: AgentShell) -> None:
         with ThreadPoolExecutor(8) as pool:
-            floods = [pool.submit(shell.run, "yes", timeout=1, max_output=10**12) for _ in range(4)]
-            quick = [shell.run("echo quick").duration for _ in range(10)]
+            floods = [pool.submit(shell.run, "yes", max_output=2**25) for _ in range(4)]
+            quick = shell.run("echo quick").duration
             for flood in floods:
-                with pytest.raises(CommandTimeout):
+                with pytest.raises(OutputTooLarge):
                     flood.result()
-        assert max(quick) < 0.8
+        assert quick < 0.5
 
 
 def test_an_interrupt_kills_the_command(shell: AgentShell, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def modinfo(data: bytes, *, name: str) -> dict[str, list[str]]:
     """
     try:
         section = _section(data, b".modinfo")
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise ImageError(f"{name} is no sound kernel module: {error}") from error
     found: dict[str, list[str]] = {}
     for item in section.split(b"\0"):

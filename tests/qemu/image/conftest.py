@@ -8,10 +8,15 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+
+from pytest_hil.cache import Cache
+from pytest_hil.config import DebianImage
+from pytest_hil.qemu.image.debian import DebianBuild
+from pytest_hil.qemu.image.distribution import DEBIAN, Distribution
 
 PVH_NOTE = struct.pack("<III", 4, 4, 18) + b"Xen\0" + struct.pack("<I", 0x1000000)
 
@@ -92,7 +97,9 @@ def make_module(*, depends: str = "", **info: str | tuple[str, ...]) -> bytes:
     return make_elf(sections={".modinfo": "".join(f"{item}\0" for item in items).encode()})
 
 
-def make_vmlinux(*, note: bytes = PVH_NOTE, version: str = "9.9.9-test", tail: bytes = b"") -> bytes:
+def make_vmlinux(
+    *, note: bytes = PVH_NOTE, version: str = "9.9.9-test", tail: bytes = b""
+) -> bytes:
     banner = f"Linux version {version} (somebody@somewhere) #1\n".encode()
     return make_elf(note=note, content=banner.ljust(4096, b"k"), tail=tail)
 
@@ -121,12 +128,21 @@ class Repository:
     arch: str = "amd64"
     _packages: list[str] = field(default_factory=list)
 
+    def copy(self, root: Path) -> Repository:
+        shutil.copytree(self.root, root)
+        return Repository(root, self.arch, list(self._packages))
+
     @property
     def sources_list(self) -> str:
         return f"deb [trusted=yes] file:{self.root} ./\n"
 
     def add(
-        self, name: str, files: Mapping[str, bytes | str], *, version: str = "1.0", depends: str = ""
+        self,
+        name: str,
+        files: Mapping[str, bytes | str],
+        *,
+        version: str = "1.0",
+        depends: str = "",
     ) -> Path:
         """A package of files (``bytes``) and symbolic links (``str``)."""
         tree = self.root / "tree" / name
@@ -147,13 +163,19 @@ class Repository:
         script.write_text("#!/bin/sh\nexit 1\n")
         script.chmod(0o755)
         deb = self.root / f"{name}_{version}_{self.arch}.deb"
-        command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, deb]
+        options = ("--root-owner-group", "-Zgzip", "-z1")
+        command = ["dpkg-deb", *options, "--build", str(tree), str(deb)]
         subprocess.run(command, check=True, capture_output=True)
         data = deb.read_bytes()
         sums = f"Size: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n"
         self._packages.append(f"{control}Filename: ./{deb.name}\n{sums}")
         (self.root / "Packages").write_text("\n".join(self._packages))
         return deb
+
+
+def skip_without_apt() -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        pytest.skip("no apt and dpkg-deb on this host")
 
 
 class Make:
@@ -175,8 +197,84 @@ def make() -> type[Make]:
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     """An empty one."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip("no apt and dpkg-deb on this host")
+    skip_without_apt()
     root = tmp_path / "repository"
     root.mkdir()
     return Repository(root)
+
+
+class Host:
+    """A distribution of small packages on this host, and images built from them."""
+
+    def __init__(self, repository: Repository, root: Path) -> None:
+        self.repository = repository
+        self.root = root
+        self.cache = Cache(root / "cache")
+        self.said: list[str] = []
+        self.agent = root / "agent"
+        self.agent.write_bytes(b"agent")
+
+    @property
+    def distribution(self) -> Distribution:
+        return replace(DEBIAN, name="test", sources_list=self.repository.sources_list)
+
+    def build(self, spec: DebianImage, *, refresh: bool = False) -> Path:
+        """Build it, whether it is there or not; its directory in the cache."""
+        build = DebianBuild(
+            spec=spec,
+            arch="x86_64",
+            agent=self.agent,
+            distribution=self.distribution,
+            cache=self.cache,
+            progress=self.said.append,
+            renew=refresh,
+        )
+        return self.cache.replace("image", spec.name, build)
+
+
+def add_kernel(repository: Repository) -> None:
+    modules = "lib/modules/9.9.9-test"
+    repository.add("linux-image-amd64", {}, depends="linux-image-9.9.9-test, linux-base")
+    repository.add(
+        "linux-image-9.9.9-test",
+        {
+            "boot/vmlinuz-9.9.9-test": make_bzimage(make_vmlinux()),
+            f"{modules}/modules.builtin": b"kernel/fs/ext4/ext4.ko\n",
+            f"{modules}/kernel/vhci-hcd.ko": make_module(depends="usbcore"),
+            f"{modules}/kernel/usbcore.ko": make_module(alias="usb:*"),
+            f"{modules}/kernel/loop.ko": make_module(),
+            f"{modules}/kernel/special.ko": make_module(depends="usbcore"),
+            f"{modules}/kernel/unwanted.ko": make_module(),
+        },
+    )
+
+
+def add_tools(repository: Repository) -> None:
+    add = repository.add
+    program = make_elf(needed=("libudev.so.1",), interpreter="/lib64/ld.so")
+    add("busybox-static", {"bin/busybox": BUSYBOX})
+    add("klibc-utils", {"usr/lib/klibc/bin/sh": make_elf(interpreter="/lib/klibc.so")})
+    add("libklibc", {"lib/klibc.so": make_elf()})
+    add(
+        "usbip",
+        {"usr/sbin/usbip": program, "usr/sbin/usbipd": program, "usr/share/man/x": b"manual"},
+        depends="libudev1",
+    )
+    libraries = {"usr/lib/x/libudev.so.1": make_elf(), "lib64/ld.so": make_elf()}
+    add("libudev1", {**libraries, "usr/lib/x/unused.so": make_elf()}, depends="libklibc")
+    add("usb.ids", {"usr/share/misc/usb.ids": b"1d6b  Linux Foundation\n"})
+
+
+@pytest.fixture(scope="session")
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A kernel and the tools of a guest; copy it, do not add to it."""
+    skip_without_apt()
+    repository = Repository(tmp_path_factory.mktemp("distribution"))
+    add_kernel(repository)
+    add_tools(repository)
+    return repository
+
+
+@pytest.fixture
+def host(distribution: Repository, tmp_path: Path) -> Host:
+    return Host(distribution.copy(tmp_path / "distribution"), tmp_path)

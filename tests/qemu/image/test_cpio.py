@@ -15,7 +15,7 @@ from pytest_hil.qemu.image.tree import Entry
 
 def read(archive: bytes) -> list[tuple[str, Entry, int, int]]:
     """(path, entry, inode, links) of each member, by the kernel's description of the format."""
-    found = []
+    found: list[tuple[str, Entry, int, int]] = []
     at = 0
     while True:
         assert archive[at : at + 6] == b"070701"

@@ -50,7 +50,7 @@ def test_who_stops_reading_leaves_no_process(repository: Repository) -> None:
     package = repository.add("p", {"a": bytes(5_000_000), "b": b""})
     members = deb.members(package)
     next(members)
-    members.close()
+    del members
 
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

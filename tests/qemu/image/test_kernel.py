@@ -24,6 +24,10 @@ def with_tool(tool: str) -> Callable[[bytes], bytes]:
     return lambda data: process.run([tool, *options, "-c"], input=data).stdout
 
 
+def needs(tool: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(which(tool) is None, reason=f"no {tool} here")
+
+
 def lzma_alone(data: bytes) -> bytes:
     return lzma.compress(data, lzma.FORMAT_ALONE)
 
@@ -36,10 +40,10 @@ def lzma_alone(data: bytes) -> bytes:
         pytest.param(lzma_alone, id="lzma"),
         pytest.param(bz2.compress, id="bzip2"),
         pytest.param(zstandard.ZstdCompressor().compress, id="zstd"),
-        pytest.param(with_tool("lz4"), id="lz4", marks=pytest.mark.skipif(not which("lz4"), reason="no lz4")),
-        pytest.param(with_tool("lzop"), id="lzo", marks=pytest.mark.skipif(not which("lzop"), reason="no lzop")),
+        pytest.param(with_tool("lz4"), id="lz4", marks=needs("lz4")),
+        pytest.param(with_tool("lzop"), id="lzo", marks=needs("lzop")),
     ],
-)  # fmt: skip
+)
 def test_a_bzimage_becomes_its_vmlinux(make: Make, compress: Callable[[bytes], bytes]) -> None:
     vmlinux = make.vmlinux()
 
@@ -107,7 +111,7 @@ def test_a_damaged_payload_is_an_error(make: Make) -> None:
 def test_unknown_compression_is_named(make: Make) -> None:
     bzimage = make.bzimage(make.vmlinux(), lambda data: b"WHAT" + data)
 
-    with pytest.raises(ImageError, match="not known .begins 57484154"):
+    with pytest.raises(ImageError, match=r"not known .begins 57484154"):
         kernel.prepare(bzimage, name="k", arch="x86_64")
 
 
@@ -122,7 +126,7 @@ def test_a_missing_decompressor_is_named(
 
 
 def test_an_ancient_boot_protocol_is_refused(make: Make) -> None:
-    with pytest.raises(ImageError, match="older than 2.08"):
+    with pytest.raises(ImageError, match=r"older than 2\.08"):
         kernel.prepare(make.bzimage(make.vmlinux(), version=0x207), name="k", arch="x86_64")
 
 

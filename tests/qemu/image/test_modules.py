@@ -69,14 +69,16 @@ def test_built_in_and_unknown_ones_are_left_out(root: Path, make: Make) -> None:
 def test_a_needed_module_that_is_not_there_is_an_error(root: Path, make: Make) -> None:
     write(root, "a.ko", make.module(depends="gone"))
 
-    with pytest.raises(ImageError, match="a.ko needs gone, which is not in"):
+    with pytest.raises(ImageError, match=r"a\.ko needs gone, which is not in"):
         ModuleTree(root).closure(["a"])
 
 
 def test_a_wrong_name_gets_the_nearest_right_one(root: Path, make: Make) -> None:
     write(root, "usb-storage.ko", make.module())
 
-    with pytest.raises(ImageError, match=r"\[image.x\]: the kernel 9.9.9 has no module 'usb_storge'") as e:
+    with pytest.raises(
+        ImageError, match=r"\[image.x\]: the kernel 9.9.9 has no module 'usb_storge'"
+    ) as e:
         ModuleTree(root).require(["usb-storage", "usb_storge"], where="[image.x]")
     assert "did you mean 'usb_storage'?" in str(e.value)
 
@@ -131,13 +133,9 @@ def test_modinfo_keeps_every_value_of_a_key(make: Make) -> None:
     }
 
 
-@pytest.mark.parametrize("given", ["", "lib", "lib/modules", "lib/modules/9.9.9"])
+@pytest.mark.parametrize("given", ["", "lib/modules", "lib/modules/9.9.9"])
 def test_the_version_is_found_in_whatever_was_given(root: Path, given: str) -> None:
-    base = root.parents[2]
-    if given == "lib":
-        pytest.raises(ImageError, find_version, base / given)
-    else:
-        assert find_version(base / given) == root
+    assert find_version(root.parents[2] / given) == root
 
 
 def test_the_modules_of_two_kernels_are_no_answer(root: Path) -> None:

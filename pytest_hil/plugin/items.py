@@ -1,0 +1,101 @@
+"""Which test runs now, in which phase, which comes next, and how it has gone so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_hil.target import Target
+
+
+@dataclass(slots=True)
+class Use:
+    """A target that a test uses. ``label`` is "" for ``hil``, else the name of one of hil_open's."""
+
+    label: str
+    target: Target
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One set-up, call and tear-down of a test; one that is run again has several.
+
+    ``worst`` is its outcome so far: passed, skipped, failed or error.
+    """
+
+    item: pytest.Item
+    began: float = field(default_factory=time.monotonic)
+    in_call: bool = False
+    worst: str = "passed"
+    uses: list[Use] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Now:
+    """What this process is doing. ``attempt`` None: no test."""
+
+    attempt: Attempt | None = None
+    next: pytest.Item | None = None
+
+
+NOW = pytest.StashKey[Now]()
+
+_SEVERITY = ("passed", "skipped", "failed", "error")
+
+
+def now(config: pytest.Config) -> Now:
+    return config.stash[NOW]
+
+
+def attempt_of(item: pytest.Item) -> Attempt | None:
+    """The attempt at this test that goes on."""
+    attempt = item.config.stash[NOW].attempt
+    return attempt if attempt is not None and attempt.item is item else None
+
+
+def worker_id(config: pytest.Config) -> str:
+    """Which xdist worker this is; "" for none."""
+    given: dict[str, object] = getattr(config, "workerinput", {})
+    return str(given.get("workerid", ""))
+
+
+def worsen(attempt: Attempt, outcome: str) -> None:
+    if _SEVERITY.index(outcome) > _SEVERITY.index(attempt.worst):
+        attempt.worst = outcome
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOW] = Now()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Iterator[object]:
+    this = item.config.stash[NOW]
+    this.next = nextitem
+    try:
+        return (yield)
+    finally:
+        this.next = this.attempt = None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[object]:
+    item.config.stash[NOW].attempt = Attempt(item)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[object]:
+    attempt = attempt_of(item)
+    if attempt is None:
+        return (yield)
+    attempt.in_call = True
+    try:
+        return (yield)
+    finally:
+        attempt.in_call = False

@@ -1,0 +1,32 @@
+"""All benchmarks, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.benchmarks import alive, fresh, load, prepared, run, session, swarm, transfer
+from tests.benchmarks.context import Context
+from tests.benchmarks.result import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """``measure`` returns one line or more; the first has the benchmark's name."""
+
+    name: str
+    what: str
+    measure: Callable[[Context], list[Line]]
+
+
+ALL = (
+    Benchmark("fresh", "nothing to the first answered command; peer: labgrid", fresh.measure),
+    Benchmark("prepared", "the same for a test, after one of 100 ms", prepared.measure),
+    Benchmark("run", "one command; peer: labgrid, over the console", run.measure),
+    Benchmark("put", "64 MiB into a guest, verified", transfer.measure_put),
+    Benchmark("get", "64 MiB out of a guest, verified", transfer.measure_get),
+    Benchmark("swarm", "16 machines at once, and the memory of each", swarm.measure),
+    Benchmark("alive", "the memory that 64 live machines take", alive.measure),
+    Benchmark("session", "300 tests with fresh machines, on two workers", session.measure),
+    Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
+)

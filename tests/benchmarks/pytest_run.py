@@ -1,0 +1,49 @@
+"""A whole run of the real pytest on a generated test file, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_hil import process
+
+
+def run_pytest(
+    directory: Path,
+    files: Mapping[str, str],
+    *arguments: str,
+    plugins: tuple[str, ...] = (),
+    timeout: float = 600,
+) -> float:
+    """Its seconds on the wall, from its start to its exit. Raises ProcessFailed if a test fails.
+
+    ``plugins`` are the only ones that it loads, whatever else is installed. The directory is made
+    when it is not there and stays, so that a second run finds compiled files, as a user's would.
+    """
+    directory.mkdir(exist_ok=True)
+    for name, text in {"pytest.ini": "[pytest]\n", **files}.items():
+        if not (directory / name).exists():
+            (directory / name).write_text(text)
+    loaded = [word for name in plugins for word in ("-p", name)]
+    argv = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *loaded, *arguments]
+    began = time.perf_counter()
+    process.run(argv, timeout=timeout, cwd=directory, env=_environment())
+    seconds = time.perf_counter() - began
+    # The artifacts of one run are nothing that the next should find.
+    shutil.rmtree(directory / ".hil", ignore_errors=True)
+    return seconds
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would change pytest's course."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    cache = os.environ.get("PYTEST_HIL_CACHE")
+    return (
+        ours
+        | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        | ({"PYTEST_HIL_CACHE": cache} if cache else {})
+    )
