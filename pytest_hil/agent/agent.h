@@ -5,6 +5,10 @@
 #ifndef HIL_AGENT_H
 #define HIL_AGENT_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* pipe2, ppoll; included before anything else */
+#endif
+
 #include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -20,6 +24,7 @@ enum {
     ROOM_FOR_ANSWER = 4096, /* what handling one frame may add to the output */
     OUT_SIZE = 4 * 32768 + ROOM_FOR_ANSWER,
     MAX_OPS = 64,
+    PORT_BUFFER = 4096,      /* what a virtio port gives in one read at most */
     MAX_STRINGS = 8192,      /* arguments and environment additions of one EXEC */
     INPUT_WINDOW = 65536,    /* bytes of stdin that we keep while the command does not read */
     ENTRY_COST = 512, /* of a GET's credit, so that a tree of empty files is not free */
@@ -112,7 +117,7 @@ void out_reset(void);
 bool out_pending(void);
 bool out_flush(int fd); /* false: the channel is broken */
 
-enum input { INPUT_NOTHING, INPUT_SOME, INPUT_ENDED };
+enum input { INPUT_NOTHING, INPUT_LAST, INPUT_SOME, INPUT_ENDED }; /* LAST: there is hardly more */
 enum input input_read(int fd);
 void input_parse(void);
 bool input_waits(void); /* input_parse would go on now */
@@ -148,7 +153,7 @@ void exec_credit(struct op *, uint32_t);
 void exec_cancel(struct op *);
 void exec_end(struct op *);
 size_t exec_poll(struct op *, struct pollfd *); /* how many it filled in, at most 3 */
-void exec_ready(struct op *, int fd);
+void exec_ready(struct op *, const struct pollfd *);
 void exec_check(struct op *, int64_t time); /* its deadline, and whether it is over */
 void exec_reap(void);
 

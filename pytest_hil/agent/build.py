@@ -61,7 +61,7 @@ def binary(arch: str, *, progress: Progress = silent) -> Path:
         )
     try:
         BIN.mkdir(exist_ok=True)
-        with _lock(BIN / ".lock"):
+        with _lock(BIN):
             if _built_from(path) != wanted:
                 progress(f"compiling the agent for {arch} (the first time takes half a minute)")
                 build(arch, path)
@@ -71,6 +71,11 @@ def binary(arch: str, *, progress: Progress = silent) -> Path:
             mend="make it writable, or install pytest-hil from a wheel, which brings the agent",
         ) from error
     return path
+
+
+def is_built(arch: str) -> bool:
+    """Whether :func:`binary` has nothing to compile."""
+    return arch in TARGETS and _built_from(BIN / f"hil-agent.{arch}") == source_hash()
 
 
 def build(arch: str, out: Path) -> None:
@@ -110,9 +115,9 @@ def _built_from(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(directory: Path) -> Iterator[None]:
     """One builder at a time; the kernel frees it when its holder dies."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

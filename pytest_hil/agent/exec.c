@@ -102,16 +102,21 @@ size_t exec_poll(struct op *op, struct pollfd *set)
     return n;
 }
 
-void exec_ready(struct op *op, int fd)
+void exec_ready(struct op *op, const struct pollfd *ready)
 {
-    if (fd == op->exec.in) {
+    if (ready->fd == op->exec.in) {
         if (out_room() >= ROOM_FOR_ANSWER)
             pass_input(op);
         return;
     }
-    for (int i = 0; i < 2; i++)
-        if (fd == op->exec.output[i])
+    for (int i = 0; i < 2; i++) {
+        if (ready->fd != op->exec.output[i])
+            continue;
+        if (ready->revents & POLLIN)
             pass_output(op, i);
+        else
+            close_fd(&op->exec.output[i]);
+    }
     if (op->exec.output[0] < 0 && op->exec.output[1] < 0)
         exec_reap(); /* it has most likely just ended: answer at once */
 }

@@ -212,7 +212,7 @@ enum input input_read(int fd)
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? INPUT_NOTHING : INPUT_ENDED;
     in_length += (size_t)n;
-    return n ? INPUT_SOME : INPUT_ENDED;
+    return n >= PORT_BUFFER ? INPUT_SOME : n ? INPUT_LAST : INPUT_ENDED;
 }
 
 static bool header_good(const uint8_t *p)

@@ -69,7 +69,7 @@ static bool take_input(void)
         if (got == INPUT_ENDED)
             return false;
         input_parse();
-        if (got == INPUT_NOTHING)
+        if (got != INPUT_SOME)
             break;
     }
     return true;
@@ -106,7 +106,7 @@ static bool turn(bool absent, int64_t at_most)
     /* Before the input: it may end operations and reuse their places. */
     for (size_t i = 1; ready > 0 && i < n; i++)
         if (set[i].revents && whose[i]->kind == RUNS)
-            exec_ready(whose[i], set[i].fd);
+            exec_ready(whose[i], &set[i]);
     if (child_ended) {
         child_ended = 0;
         exec_reap();

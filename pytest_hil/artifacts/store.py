@@ -20,6 +20,7 @@ start time, so that what a killed one left can be told from what is still being 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -101,6 +102,25 @@ class Run:
     def finish(self, **facts: Any) -> None:
         """The run has ended by itself."""
         self.update(status=FINISHED, end=_iso(datetime.now(UTC)), **facts)
+
+    @property
+    def used(self) -> bool:
+        """Whether any test has a directory in it."""
+        try:
+            return any(entry.is_dir() for entry in self.path.iterdir())
+        except OSError:
+            return False
+
+    def discard(self) -> None:
+        """Remove the run, as if it had never been; only for the process that made it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        root = self.path.parents[1]
+        others = sorted(path.name for path in (root / "runs").glob("[!.]*"))
+        with contextlib.suppress(OSError):
+            if others:
+                _point_latest(root, others[-1])
+            else:
+                (root / "latest").unlink(missing_ok=True)
 
     def test(self, nodeid: str, target: str, *, worker: str = "") -> TestDir:
         """A directory for a test on a target; nothing is made before something is written."""

@@ -13,7 +13,10 @@ from pytest_hil.config.values import BadValue
 from pytest_hil.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pytest_hil.bench import Settings_MEMORY_BUDGET = "PYTEST_HIL_MEMORY_BUDGET"
+    from pytest_hil.bench import Settings
+
+DEFAULT_TARGET = BUILTIN_TARGET
+_MEMORY_BUDGET = "PYTEST_HIL_MEMORY_BUDGET"
 _PATHS = ("kernel", "kernel_modules")
 _SETTING_PATHS = ("root", "boards", "cache", *_PATHS)
 _OVERRIDES = ("memory", "smp", "image", "append", "network", "forwards", *_PATHS)
@@ -79,6 +82,3 @@ def memory_budget() -> int | None:
         return values.size(text) if text else None
     except BadValue as bad:
         raise ConfigError(_MEMORY_BUDGET, bad.message, mend=bad.mend) from None
-
-
-DEFAULT_TARGET = BUILTIN_TARGET

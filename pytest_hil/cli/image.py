@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hil.cache import Cache
+from pytest_hil.cli.status import Status
 from pytest_hil.config import ARCHES, BUILTIN_IMAGE, Config, host_arch, load
 from pytest_hil.errors import ConfigError, nearest
 from pytest_hil.qemu.image import Image, resolve
@@ -94,11 +94,8 @@ def _build(cache: Cache, args: argparse.Namespace) -> int:
 def _build_one(cache: Cache, config: Config, name: str, args: argparse.Namespace) -> Image:
     spec = config.image(name)
     arch = args.arch or spec.arch or host_arch()
-    status = _Status(f"{name} ({arch})")
-    try:
+    with Status(f"{name} ({arch})") as status:
         return resolve(spec, arch=arch, cache=cache, progress=status, refresh=args.refresh)
-    finally:
-        status.end()
 
 
 def _list(cache: Cache, args: argparse.Namespace) -> int:
@@ -191,24 +188,3 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2))
-
-
-class _Status:
-    """Status lines on stderr: one that changes at a terminal, one after the other elsewhere."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._live = sys.stderr.isatty()
-        self._last = ""
-
-    def __call__(self, line: str) -> None:
-        if self._live:
-            print(f"\r\x1b[K{self._title}: {line}", end="", file=sys.stderr, flush=True)
-        elif line.partition(":")[0] != self._last:
-            # A log needs to know what is done, not each per cent of it.
-            self._last = line.partition(":")[0]
-            print(f"{self._title}: {line}", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

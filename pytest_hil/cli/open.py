@@ -17,7 +17,7 @@ from pytest_hil.cli.status import Status
 from pytest_hil.errors import CommandTimeout, ConfigError, HilError, TemplateError, nearest
 
 if TYPE_CHECKING:
-    from pytest_hil.bench import Bench
+    from pytest_hil.bench import Bench, Settings
     from pytest_hil.cli.main import Subparsers
     from pytest_hil.config import QemuTarget
     from pytest_hil.qemu.guest import Guest
@@ -116,7 +116,7 @@ def _about(test: TestRecord) -> dict[str, Any]:
     return about
 
 
-def _settings(about: dict[str, Any], test: TestRecord) -> Any:
+def _settings(about: dict[str, Any], test: TestRecord) -> Settings:
     argv = _argv(test)
     return choice.made(
         {

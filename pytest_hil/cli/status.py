@@ -10,15 +10,16 @@ class Status:
     """Status lines: one that changes at a terminal, one after the other elsewhere.
 
     A :data:`pytest_hil.progress.Progress`; a context manager that clears the line in the end.
+    ``live``: whether it is a terminal.
     """
 
     def __init__(self, title: str = "") -> None:
         self._title = f"{title}: " if title else ""
-        self._live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty()
         self._last = ""
 
     def __call__(self, line: str) -> None:
-        if self._live:
+        if self.live:
             # A line that the terminal folds could not be wiped by the next.
             width = shutil.get_terminal_size().columns - 1
             shown = f"{self._title}{line}"[:width]
@@ -35,7 +36,7 @@ class Status:
 
     def end(self) -> None:
         """Clear the line that changes."""
-        if self._live:
+        if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Status:

@@ -20,7 +20,7 @@ from pytest_hil.cli.started import client, record
 from pytest_hil.cli.started.record import Record
 from pytest_hil.cli.status import Status
 from pytest_hil.config import MiB
-from pytest_hil.errors import ConfigError, MachineError
+from pytest_hil.errors import ConfigError
 from pytest_hil.qemu.room import Occupant, Room
 
 if TYPE_CHECKING:
@@ -157,9 +157,7 @@ def console(machine: Record) -> int:
     left = client.console(machine, sys.stdin.fileno(), sys.stdout.fileno())
     if left != "console closed":
         return 0
-    # Its server has written why; a moment ago it may not have.
-    now = next((one for one in record.records() if one.name == machine.name), None)
-    raise MachineError(f"the machine {machine.name} has ended: {now.why if now else 'stopped'}")
+    raise client.ended(machine)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ pytest_plugins = [
     "pytest_hil.plugin.chosen",
     "pytest_hil.plugin.marker",
     "pytest_hil.plugin.selection",
+    "pytest_hil.plugin.hopes",
     "pytest_hil.plugin.targets",
     "pytest_hil.plugin.prepare",
     "pytest_hil.plugin.artifacts",

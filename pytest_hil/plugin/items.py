@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
+
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.target import Target
+if TYPE_CHECKING:
+    from pytest_hil.console.capture import Mark
+    from pytest_hil.console.session import Console
+    from pytest_hil.target import Target
 
 
 @dataclass(slots=True)
 class Use:
-    """A target that a test uses. ``label`` is "" for ``hil``, else the name of one of hil_open's."""
+    """A target that a test uses. ``label`` is "" for ``hil``, else the name of one of hil_open's.
+
+    ``console`` and ``mark``: what it was saying when the test began to use it.
+    """
 
     label: str
     target: Target
+    console: Console = field(init=False)
+    mark: Mark = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.console = self.target.console
+        self.mark = self.console.mark()
 
 
 @dataclass(slots=True)
@@ -31,6 +45,10 @@ class Attempt:
     in_call: bool = False
     worst: str = "passed"
     uses: list[Use] = field(default_factory=list)
+
+    def worsen(self, outcome: str) -> None:
+        """Note how a phase of it ended."""
+        self.worst = max(self.worst, outcome, key=_SEVERITY.index)
 
 
 @dataclass(slots=True)
@@ -62,11 +80,6 @@ def worker_id(config: pytest.Config) -> str:
     return str(given.get("workerid", ""))
 
 
-def worsen(attempt: Attempt, outcome: str) -> None:
-    if _SEVERITY.index(outcome) > _SEVERITY.index(attempt.worst):
-        attempt.worst = outcome
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOW] = Now()
 
@@ -74,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
-) -> Iterator[object]:
+) -> Generator[None, object, object]:
     this = item.config.stash[NOW]
     this.next = nextitem
     try:
@@ -84,13 +97,13 @@ def pytest_runtest_protocol(
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[object]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     item.config.stash[NOW].attempt = Attempt(item)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[object]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     attempt = attempt_of(item)
     if attempt is None:
         return (yield)

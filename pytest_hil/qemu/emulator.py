@@ -41,7 +41,11 @@ class Emulator:
         return int(major), int(minor)
 
     def machine(self, name: str) -> str:
-        """The versioned type for a machine name; MachineError with the nearest name."""
+        """The versioned type for a machine name, its options kept.
+
+        Raises MachineError with the nearest name.
+        """
+        name, comma, options = name.partition(",")
         found = self.aliases.get(name, name)
         if found not in self.machines:
             raise MachineError(
@@ -49,7 +53,7 @@ class Emulator:
                 f"{nearest(name, self.machines)}",
                 mend=f"`{self.binary.name} -machine help` lists them all",
             )
-        return found
+        return found + comma + options
 
 
 def find(arch: str, cache: Cache) -> Emulator:

@@ -54,11 +54,12 @@ class Hardware:
 
 def family(machine: str) -> str:
     """``q35`` for ``pc-q35-7.2``, ``virt`` for ``virt-9.1``, else the type itself."""
-    if machine == "q35" or machine.startswith("pc-q35-"):
+    name = machine.partition(",")[0]
+    if name == "q35" or name.startswith("pc-q35-"):
         return "q35"
-    if machine == "virt" or machine.startswith("virt-"):
+    if name == "virt" or name.startswith("virt-"):
         return "virt"
-    return machine
+    return name
 
 
 @dataclass(frozen=True, slots=True)

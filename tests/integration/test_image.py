@@ -56,13 +56,15 @@ class Guest:
         self.text = self.text[match.end() :]
         return match
 
+    def send(self, line: str) -> None:
+        assert self._qemu.stdin is not None
+        self._qemu.stdin.write(f"{line}\n".encode())
+        self._qemu.stdin.flush()
+
     def run(self, command: str) -> str:
         """What a command prints on the console; the kernel keeps quiet meanwhile."""
-        assert self._qemu.stdin is not None
         # The quotes tell the echo of the line from what it prints.
-        line = f"dmesg -n 1; echo BE''GIN; {command}; echo E''ND\n"
-        self._qemu.stdin.write(line.encode())
-        self._qemu.stdin.flush()
+        self.send(f"dmesg -n 1; echo BE''GIN; {command}; echo E''ND")
         return self.expect(r"(?s)BEGIN\r\n(.*?)END\r\n")[1].replace("\r\n", "\n")
 
 
@@ -109,13 +111,14 @@ def test_the_default_image_gets_ready() -> None:
     with booted(image) as guest:
         guest.expect(READY)
         check_default_guest(guest, image)
-        assert guest.run(
-            "for fs in ext4 vfat; do modprobe $fs && grep -cw $fs /proc/filesystems; done"
-        )
-        guest.run("exit")
+        guest.run("modprobe -a ext4 vfat")
+        assert guest.run("grep -cwE 'ext4|vfat' /proc/filesystems") == "2\n"
+        guest.send("exit")
+        guest.expect("built-in shell")
         assert guest.run("echo a new shell") == "a new shell\n"
-        guest.run("killall hil-agent")
-        assert guest.run("sleep 2; ps | grep -c '[/]sbin/hil-agent'") == "1\n"
+        guest.run("old=$(pidof hil-agent); kill $old")
+        until = 'until new=$(pidof hil-agent) && [ "$new" != "$old" ]; do sleep 0.1; done'
+        assert guest.run(f"{until}; echo again") == "again\n"
 
 
 @pytest.mark.slow

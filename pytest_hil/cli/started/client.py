@@ -146,7 +146,7 @@ def _connected(machine: Record) -> Iterator[socket.socket]:
             with record.socket_path(machine) as path:
                 sock.connect(path)
         except OSError as error:
-            raise _gone(machine, str(error)) from error
+            raise ended(machine) from error
         yield sock
 
 
@@ -161,18 +161,22 @@ def _next(machine: Record, sock: socket.socket) -> tuple[dict[str, Any], bytes]:
     try:
         message = wire.receive(sock)
     except (OSError, ChannelLost) as error:
-        raise _gone(machine, str(error)) from error
+        raise ended(machine) from error
     if message is None:
-        raise _gone(machine, "it closed the connection")
+        raise ended(machine)
     return message
 
 
-def _gone(machine: Record, how: str) -> MachineError:
-    """The server of a machine went away: its record may say why."""
+def ended(machine: Record) -> MachineError:
+    """Why a machine whose server went away is gone."""
+    # Its connections end a moment before it writes down why.
+    process.wait_for_pid(machine.pid, _PATIENCE)
     now = next((one for one in record.records() if one.name == machine.name), None)
-    if now is not None and now.why:
+    if now is None:
+        return MachineError(f"the machine {machine.name} was stopped")
+    if now.why:
         return MachineError(f"the machine {machine.name} died: {now.why}")
     return MachineError(
-        f"the server of the machine {machine.name} does not answer: {how}",
+        f"the server of the machine {machine.name} does not answer",
         mend=f"`pytest-hil vm stop {machine.name}` ends it",
     )

@@ -1,8 +1,8 @@
 """What is known of the machines that were started by hand, whether their servers live or not.
 
 ``$TMPDIR/pytest-hil-UID/vm/NAME/``: ``record.json``, the server's ``socket`` and its ``log``. A
-record stays when its machine has died, until somebody has seen why (``vm stop``, ``clean``, or a new
-machine of that name). Whatever changes the names holds one lock, so none is ever taken twice.
+record stays when its machine has died, until somebody has seen why (``vm stop``, ``clean``, or a
+new machine of that name). Whatever changes the names holds one lock, so none is ever taken twice.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _SOCKET = "socket"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One machine. ``pid`` and ``started`` name its server; ``since`` is in seconds since the epoch.
+    """One machine. ``pid`` and ``started`` name its server.
 
-    ``qemu``: the machine's own process. ``memory`` in bytes. ``why``: of a machine that died.
-    ``forwards``: protocol, port of the host, port of the guest. ``last``: the console's last lines.
+    ``since``: seconds since the epoch. ``qemu``: the machine's own process. ``memory`` in bytes.
+    ``forwards``: protocol, port of the host, port of the guest. ``why`` it died, and the ``last``
+    lines of its console.
     """
 
     name: str
@@ -103,7 +104,7 @@ def records() -> list[Record]:
 
 
 def find(name: str) -> Record:
-    """The machine of that name, dead or alive; ConfigError with the nearest name if there is none."""
+    """The machine of that name, dead or alive; ConfigError with the nearest name if none is."""
     known = {one.name: one for one in records()}
     if name not in known:
         mend = nearest(name, known) if known else "`pytest-hil vm start` starts one"

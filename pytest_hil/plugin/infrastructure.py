@@ -1,0 +1,131 @@
+"""What broke on our side is an *error* of the test, never a failure of it.
+
+Pytest knows errors of set-up and tear-down only, so that one of the call is marked, and shown to
+whoever counts reports (terminal, JUnit, …) as what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Literal
+
+import pytest
+
+from pytest_hil.errors import ConsoleClosed, HilError, InfrastructureError
+from pytest_hil.plugin.items import Attempt, attempt_of, worker_id
+
+# An attribute of a report; plain, so that it survives the way from a worker.
+FLAG = "hil_infrastructure"
+PREFIX = "infrastructure: "
+_OURS = __name__.partition(".")[0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    attempt = attempt_of(item)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, HilError):
+        if not item.config.option.fulltrace:
+            _leave_out_our_own(error)
+        error = _real_reason(error, attempt)
+    report = yield
+    if isinstance(error, InfrastructureError) and not _expected(report, item):
+        _make_error(report, error, call)
+    if attempt is not None:
+        attempt.worsen(_outcome(report))
+    return report
+
+
+def _real_reason(error: HilError, attempt: Attempt | None) -> HilError:
+    """A console that ended because its machine died is no failure of the test."""
+    if isinstance(error, ConsoleClosed) and attempt is not None:
+        for use in attempt.uses:
+            if (died := use.target.died()) is not None:
+                return died
+    return error
+
+
+def _leave_out_our_own(error: BaseException) -> None:
+    """The test's own lines are what helps: not how a call went on within this package."""
+    entries = []
+    entry = error.__traceback__
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    packages = [str(e.tb_frame.f_globals.get("__name__", "")).partition(".")[0] for e in entries]
+    # Pytest and the hooks around the test come first.
+    first = max((n for n, name in enumerate(packages) if name in ("_pytest", "pluggy")), default=-1)
+    ours = next((n for n in range(first + 1, len(entries)) if packages[n] == _OURS), None)
+    if ours is not None and ours > first + 1:
+        entries[ours - 1].tb_next = None
+    error.__cause__ = None
+    error.__suppress_context__ = True
+
+
+def _expected(report: pytest.TestReport, item: pytest.Item) -> bool:
+    """Whether the test said ``xfail(raises=…)`` with this kind of error."""
+    marks = item.iter_markers("xfail")
+    return hasattr(report, "wasxfail") and any("raises" in mark.kwargs for mark in marks)
+
+
+def _make_error(
+    report: pytest.TestReport, error: InfrastructureError, call: pytest.CallInfo[None]
+) -> None:
+    assert call.excinfo is not None
+    report.outcome = "failed"
+    if hasattr(report, "wasxfail"):
+        del report.wasxfail
+    setattr(report, FLAG, True)
+    message = PREFIX + str(error)
+    said: Any = call.excinfo.getrepr(style="value", chain=False)
+    said.reprcrash.message = message
+    said.reprtraceback.reprentries[0].lines[:] = message.splitlines()
+    theirs: Any = report.longrepr
+    if report.when == "call" and hasattr(theirs, "chain"):
+        # First what happened, then where in the test; not what happened once more.
+        for entry in theirs.reprtraceback.reprentries:
+            entry.lines[:] = [line for line in entry.lines if not line.startswith("E ")]
+        theirs.reprcrash = said.reprcrash
+        theirs.chain = [
+            (said.reprtraceback, said.reprcrash, "The test was here:"),
+            (theirs.reprtraceback, said.reprcrash, None),
+        ]
+    else:
+        report.longrepr = said
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    if report.failed:
+        return "failed" if report.when == "call" and not hasattr(report, FLAG) else "error"
+    return "skipped" if report.skipped else "passed"
+
+
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    return ("error", "E", "ERROR") if hasattr(report, FLAG) else None
+
+
+class _AsErrors:
+    """While reports are counted, an error of the call is one of the set-up."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(
+        self, report: pytest.TestReport
+    ) -> Generator[None, object, object]:
+        if not hasattr(report, FLAG) or report.when != "call":
+            return (yield)
+        call: Literal["call"] = report.when
+        report.when = "setup"
+        try:
+            return (yield)
+        finally:
+            report.when = call
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A worker's reports are counted by the controller.
+    if not worker_id(config):
+        config.pluginmanager.register(_AsErrors())

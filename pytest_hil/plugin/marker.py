@@ -1,0 +1,138 @@
+"""The markers ``hil(...)`` and ``hardware``: what a test wants of its target."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import pytest
+
+from pytest_hil.errors import nearest
+
+_HIL = """hil(features=[…], target=NAME, memory="512M", smp=2, …): what this test wants of its \
+target; `pytest --hil-list` shows the targets, docs/reference/marker.md the keys"""
+_HARDWARE = "hardware: for boards only; skipped on emulated machines"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the markers of one test say.
+
+    ``targets`` None: any. ``changes``: keys of ``[target.NAME]`` with other values.
+    """
+
+    features: frozenset[str] = frozenset()
+    targets: tuple[str, ...] | None = None
+    hardware: bool = False
+    changes: Mapping[str, Any] | None = None
+
+
+_NOTHING = Wish()
+
+
+def hil(
+    *,
+    features: str | Iterable[str] = (),
+    target: str | Iterable[str] | None = None,
+    memory: str | int | None = None,
+    smp: int | None = None,
+    cpu: str | None = None,
+    machine: str | None = None,
+    image: str | None = None,
+    kernel: str | PathLike[str] | None = None,
+    append: str | None = None,
+    network: str | None = None,
+    forwards: Sequence[int | str] | None = None,
+    extra_args: Sequence[str] | None = None,
+) -> Wish:
+    """The marker's signature.
+
+    ``features``: skip the test on a target that lacks one of them. ``target``: run only on these.
+    All others are those of ``[target.NAME]`` in boards.toml, and replace what it says there.
+    """
+    changes = {
+        "memory": memory,
+        "smp": smp,
+        "cpu": cpu,
+        "machine": machine,
+        "image": image,
+        "kernel": kernel,
+        "append": append,
+        "network": network,
+        "forwards": forwards,
+        "extra_args": extra_args,
+    }
+    return Wish(
+        features=frozenset(_words("features", features)),
+        targets=None if target is None else _words("target", target),
+        changes={key: value for key, value in changes.items() if value is not None},
+    )
+
+
+KEYS = tuple(inspect.signature(hil).parameters)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _HIL)
+    config.addinivalue_line("markers", _HARDWARE)
+
+
+def wish_of(node: pytest.Item) -> Wish:
+    """What a test's markers say together: the closest one wins, features add up.
+
+    Raises CollectError, which names the test and its place.
+    """
+    marks = [mark for mark in node.iter_markers() if mark.name in ("hil", "hardware")]
+    if not marks:
+        return _NOTHING
+    features: frozenset[str] = frozenset()
+    targets: tuple[str, ...] | None = None
+    changes: dict[str, Any] = {}
+    for mark in marks:
+        said = _said(mark, node)
+        features |= said.features
+        targets = said.targets if targets is None else targets
+        changes = {**(said.changes or {}), **changes}
+    hardware = any(mark.name == "hardware" for mark in marks)
+    return Wish(features, targets, hardware, changes)
+
+
+def _said(mark: pytest.Mark, node: pytest.Item) -> Wish:
+    """What one marker says, by a call of its signature."""
+    wrong = f"@pytest.mark.{mark.name}"
+    if mark.name == "hardware":
+        if mark.args or mark.kwargs:
+            raise error(node, f"{wrong} takes no arguments")
+        return _NOTHING
+    if mark.args:
+        raise error(node, f"{wrong} takes keywords only: {wrong}({_guess(mark.args)})")
+    for key in mark.kwargs:
+        if key not in KEYS:
+            raise error(node, f"{wrong}({key}=…): there is no such key; {nearest(key, KEYS)}")
+    try:
+        return hil(**mark.kwargs)
+    except TypeError as bad:
+        raise error(node, f"{wrong}: {bad}") from None
+
+
+def error(node: pytest.Item, what: str) -> pytest.Collector.CollectError:
+    """An error of a test's marker, with the test and its place."""
+    path, line, name = node.location
+    return pytest.Collector.CollectError(f"{path}:{(line or 0) + 1}: {name}: {what}")
+
+
+def _words(key: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    """One word or several. Raises TypeError."""
+    words = (value,) if isinstance(value, str) else tuple(value)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"{key}={value!r}: a name or a list of names is wanted")
+    return words
+
+
+def _guess(args: Sequence[object]) -> str:
+    """What somebody may have meant who wrote ``hil("usb")``."""
+    return f"features={[a for a in args if isinstance(a, str)] or ['…']!r}"

@@ -1,0 +1,72 @@
+"""The report of a failed test: what became of its targets, and what they said last."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from pytest_hil.plugin.artifacts import place_of
+from pytest_hil.plugin.items import Use, attempt_of
+from pytest_hil.plugin.keep import KEPT
+
+LINES = 40
+BEFORE = 4
+BEGIN = "---- here the test begins ----"
+NOTHING = "(it said nothing)"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    attempt = attempt_of(item)
+    if report.failed and attempt is not None:
+        for use in attempt.uses:
+            report.sections.append((f"hil: what happened{_of(use)}", _story(item, use)))
+            report.sections.append(
+                (f"hil: console{_of(use)} (last {LINES} lines)", _console(item, use))
+            )
+    return report
+
+
+def _of(use: Use) -> str:
+    return f" to {use.label}" if use.label else ""
+
+
+def _story(item: pytest.Item, use: Use) -> str:
+    from pytest_hil.qemu.guest import Guest
+
+    assert isinstance(use.target, Guest)
+    lines = [
+        f"target     {use.target.name}",
+        f"machine    {use.target.origin_text}",
+        f"artifacts  {place_of(item, use.label)}",
+    ]
+    if (died := use.target.died()) is not None:
+        lines.append(f"it died    {died.message.splitlines()[0]}")
+    if not use.label and KEPT in item.stash:
+        lines.append(f"kept       {item.stash[KEPT]}")
+    return "\n".join(lines)
+
+
+def _console(item: pytest.Item, use: Use) -> str:
+    log = place_of(item, use.label) / "console.log"
+    return f"{said_last(use)}\n[all of it: {log}]"
+
+
+def said_last(use: Use, *, lines: int = LINES, before: int = BEFORE) -> str:
+    """The last lines since the test began, and a few from before where they are not many.
+
+    A clone inherits its template's boot log: pages that say nothing of this test.
+    """
+    console = use.target.console
+    if console is not use.console:
+        # It was restored or switched off and on: that was in the test.
+        return console.tail(lines).rstrip() or NOTHING
+    since = console.since(use.mark).rstrip().splitlines()[-lines:]
+    earlier = console.text()[: -len(console.since(use.mark)) or None].rstrip().splitlines()
+    room = min(before, lines - len(since))
+    head = [*earlier[-room:], BEGIN] if room > 0 and earlier else []
+    return "\n".join([*head, *(since or [NOTHING])])

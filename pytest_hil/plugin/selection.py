@@ -1,0 +1,124 @@
+"""Which test runs on which target: parametrisation, and the reasons for not running at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_hil.errors import ConfigError
+from pytest_hil.plugin import chosen, marker
+from pytest_hil.plugin.bench import bench_of
+
+if TYPE_CHECKING:
+    from pytest_hil.config import QemuTarget
+
+FIXTURES = ("hil", "hil_open")
+NO_TARGET = "no target chosen: --hil-target=qemu runs it (--hil-list shows all targets)"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The target of one test; the parameter of its ``hil`` fixture.
+
+    ``features`` are those that the test requires, ``missing`` those of them that the target is
+    known to lack, ``changes`` what the marker changed about it. Two tests whose wanted are equal
+    can share a target.
+    """
+
+    name: str
+    target: QemuTarget
+    features: frozenset[str] = field(default=frozenset(), compare=False)
+    missing: frozenset[str] = field(default=frozenset(), compare=False)
+    hardware: bool = field(default=False, compare=False)
+    changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def wanted_of(item: pytest.Item) -> Wanted | None:
+    """The target that was chosen for a test when it was collected; None if it uses none."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return None
+    params: Mapping[str, object] = callspec.params
+    found = params.get("hil") or params.get("hil_open")
+    return found if isinstance(found, Wanted) else None
+
+
+def describe(config: pytest.Config, name: str, wish: marker.Wish) -> Wanted:
+    """A chosen target as a test wants it. Raises ConfigError."""
+    bench = bench_of(config)
+    changes = wish.changes or {}
+    target = bench.target(name, **changes)
+    missing: frozenset[str] = frozenset()
+    if wish.features:
+        from pytest_hil.qemu import features
+
+        missing = wish.features - features.possible(target, bench.config)
+    return Wanted(name, target, wish.features, missing, wish.hardware, changes)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    node = metafunc.definition
+    wish = marker.wish_of(node)
+    fixture = next((name for name in FIXTURES if name in metafunc.fixturenames), None)
+    if fixture is None or not chosen.usable(metafunc.config):
+        return
+    names = chosen.names(metafunc.config)
+    mine = [name for name in names if wish.targets is None or name in wish.targets]
+    try:
+        params = [describe(metafunc.config, name, wish) for name in mine]
+    except ConfigError as wrong:
+        raise marker.error(node, str(wrong)) from None
+    if params:
+        # One target is no news to anybody: then the test keeps its name.
+        ids = mine if len(names) > 1 else [pytest.HIDDEN_PARAM]
+        metafunc.parametrize(fixture, params, ids=ids, indirect=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    for item in items:
+        if uses_target(item):
+            chosen.stop_if_unusable(session)
+            if reason := why_not(item):
+                item.add_marker(pytest.mark.skip(reason=reason))
+        elif item.get_closest_marker("hardware"):
+            item.add_marker(pytest.mark.skip(reason=_no_board(chosen.names(session.config))))
+
+
+def uses_target(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return any(name in fixtures for name in FIXTURES)
+
+
+def why_not(item: pytest.Item) -> str:
+    """Why a test cannot run on its target, as far as it is known without one; "" if it can."""
+    names = chosen.names(item.config)
+    if not names:
+        return NO_TARGET
+    wanted = wanted_of(item)
+    if wanted is None:
+        only = " or ".join(marker.wish_of(item).targets or ("none",))
+        return f"only for the target {only}; chosen: {', '.join(names)}"
+    if wanted.hardware:
+        return _no_board((wanted.name,))
+    return lacking(wanted, wanted.missing)
+
+
+def lacking(wanted: Wanted, missing: frozenset[str]) -> str:
+    """That a target lacks features, in words; "" if nothing is missing."""
+    if not missing:
+        return ""
+    many = "features" if len(missing) > 1 else "feature"
+    return f"the target {wanted.name} lacks the {many} {', '.join(sorted(missing))}"
+
+
+def _no_board(names: tuple[str, ...]) -> str:
+    if not names:
+        return "needs a board, and no target was chosen"
+    return f"needs a board; {', '.join(names)} is emulated"

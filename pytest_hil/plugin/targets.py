@@ -1,0 +1,148 @@
+"""The fixtures ``hil`` and ``hil_open``: opening targets, sharing them, closing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Literal, cast
+
+import pytest
+
+from pytest_hil.plugin import chosen, hookspecs, marker, options, status
+from pytest_hil.plugin.bench import bench_of
+from pytest_hil.plugin.hopes import hopes_of
+from pytest_hil.plugin.items import Use, attempt_of, now
+from pytest_hil.plugin.selection import NO_TARGET, Wanted, describe, lacking, wanted_of
+from pytest_hil.target import Target
+
+Scope = Literal["function", "module", "session"]
+HilOpen = Callable[..., Target]
+
+# The target that the `hil` fixture shares between tests now.
+_SHARED = pytest.StashKey[tuple[Wanted, Target]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.group(parser).addoption(
+        "--hil-scope",
+        choices=("function", "module", "session"),
+        help="how long a target is used before a fresh one takes its place (default: function, a "
+        "fresh one for each test)",
+    )
+    parser.addini("hil_scope", "function, module or session")
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def scope(config: pytest.Config) -> Scope:
+    words = options.one_of("function", "module", "session")
+    return cast("Scope", options.chosen(config, "scope", words, "function"))
+
+
+def _scope(fixture_name: str, config: pytest.Config) -> Scope:
+    return scope(config)
+
+
+@pytest.fixture(scope=_scope)
+def hil(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """The target that the test runs on: a factory-fresh machine, ready to be used."""
+    item = _item(request)
+    wanted = _wanted(request, item)
+    target = open_target(item, wanted)
+    try:
+        enter(item, target, "")
+        if scope(request.config) != "function":
+            request.config.stash[_SHARED] = (wanted, target)
+        yield target
+    finally:
+        if scope(request.config) != "function":
+            request.config.stash.pop(_SHARED, None)  # type: ignore[attr-defined]
+        target.close()
+
+
+@pytest.fixture(scope=_scope)
+def hil_open(request: pytest.FixtureRequest) -> Iterator[HilOpen]:
+    """``hil_open(name=None, **changes)`` opens a further target.
+
+    ``name`` None: one like the test's own. ``changes`` are keys of ``[target.NAME]``. What a test
+    opens is closed at its end; what a fixture opens lives as long as ``--hil-scope`` says.
+    """
+    config = request.config
+    count = 1
+
+    with ExitStack() as of_fixture:
+
+        def open(name: str | None = None, **changes: Any) -> Target:
+            nonlocal count
+            item = _item(request)
+            wanted = _another(config, name, changes, _wanted(request, item))
+            target = open_target(item, wanted)
+            attempt = attempt_of(item)
+            if attempt is not None and attempt.in_call:
+                item.addfinalizer(target.close)
+            else:
+                of_fixture.callback(target.close)
+            count += 1
+            enter(item, target, f"{count}-{wanted.name}")
+            return target
+
+        yield open
+
+
+def open_target(item: pytest.Item, wanted: Wanted) -> Target:
+    """A fresh target as it is wanted. Skips the test if it lacks a feature after all."""
+    config = item.config
+    bench = bench_of(config)
+    with hopes_of(config).trying(wanted.target, item), status.status_of(config).phase():
+        if accels := wanted.features & {"kvm", "tcg"}:
+            missing = accels - {bench.accel(wanted.target).name}
+            if reason := lacking(wanted, missing):
+                pytest.skip(reason)
+        return bench.open(wanted.target)
+
+
+def enter(item: pytest.Item, target: Target, label: str) -> None:
+    """A test begins to use a target."""
+    attempt = attempt_of(item)
+    if attempt is not None:
+        attempt.uses.append(Use(label, target))
+    item.config.hook.pytest_hil_ready(target=target, item=item, label=label)
+
+
+def _item(request: pytest.FixtureRequest) -> pytest.Item:
+    """The test that runs now: a fixture of a module knows only the one that it was made for."""
+    attempt = now(request.config).attempt
+    if attempt is None:
+        raise RuntimeError("hil and hil_open are for tests that pytest runs")
+    return attempt.item
+
+
+def _wanted(request: pytest.FixtureRequest, item: pytest.Item) -> Wanted:
+    found = getattr(request, "param", None) or wanted_of(item)
+    if isinstance(found, Wanted):
+        return found
+    # Somebody called request.getfixturevalue("hil"): nothing was known of it at collection.
+    names = chosen.names(request.config)
+    if not names:
+        pytest.skip(NO_TARGET)
+    chosen.check(request.config)
+    return describe(request.config, names[0], marker.wish_of(item))
+
+
+def _another(
+    config: pytest.Config, name: str | None, changes: dict[str, Any], own: Wanted
+) -> Wanted:
+    """What hil_open() is asked for."""
+    if name is None:
+        name, changes = own.name, {**own.changes, **changes}
+    return describe(config, name, marker.Wish(changes=changes))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that gets the target of the one before it uses it from here on."""
+    shared = item.config.stash.get(_SHARED, None)
+    if shared is not None and wanted_of(item) == shared[0]:
+        enter(item, shared[1], "")
