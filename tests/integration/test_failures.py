@@ -121,7 +121,7 @@ def test_a_startup_line_that_fails(tmp_path: Path) -> None:
     )
     with (
         Bench(Settings(root=tmp_path, accel="tcg")) as bench,
-        pytest.raises(MachineError, match="startup failed.*ls /no/such/place"),
+        pytest.raises(MachineError, match=r"startup failed.*ls /no/such/place"),
     ):
         bench.open(bench.target("broken"))
 
@@ -174,9 +174,11 @@ def test_kvm_that_does_not_work_is_said_once(tmp_path: Path) -> None:
         accel = bench.accel(bench.target("qemu"))
     if accel.name == "tcg" and Path("/dev/kvm").exists():
         assert len([line for line in said if "KVM does not work here" in line]) == 1
-        with Bench(Settings(root=tmp_path, accel="kvm")) as bench:
-            with pytest.raises(ConfigError, match="KVM cannot be used here"):
-                bench.open(bench.target("qemu"))
+        with (
+            Bench(Settings(root=tmp_path, accel="kvm")) as bench,
+            pytest.raises(ConfigError, match="KVM cannot be used here"),
+        ):
+            bench.open(bench.target("qemu"))
     else:
         assert said == []
 
