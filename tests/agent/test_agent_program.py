@@ -227,9 +227,8 @@ class TestLimits:
         agent.settle(lambda: agent.children() == [])
 
     def test_stdin_that_nobody_reads_any_more(self, agent: Agent) -> None:
-        agent.send(run(1, "exec <&-; sleep 1000", stdin=True), protocol.data(1, b"x"))
-        agent.send(run(2, "exit 2"))
-        agent.end_of(2)
+        agent.send(run(1, "exec <&-; echo; exec sleep 1000", stdin=True))
+        agent.until(lambda e: isinstance(e, Data))
         agent.send(protocol.data(1, b"y"))
         assert agent.until(lambda e: isinstance(e, Credit) and e.closed) == Credit(1, 0, True)
 
@@ -299,3 +298,10 @@ class TestTheEnd:
         agent.send(run(1, "exit 1")[:-5])
         agent.sock.close()
         assert agent.child.wait(5) == 0
+
+    def test_of_the_agent_is_its_commands_end(self, agent: Agent) -> None:
+        agent.send(run(1, "echo; exec sleep 1000"))
+        agent.until(lambda e: isinstance(e, Data))
+        (child,) = agent.children()
+        agent.child.kill()
+        agent.settle(lambda: agent.living(child) == [])

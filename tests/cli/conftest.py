@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pexpect  # type: ignore[import-untyped]
 import pytest
+
+Terminal = Callable[..., Any]
+"""Runs the command line with these arguments at a terminal: a ``pexpect.spawn``."""
 
 ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "pytest_hil.cli.main"]
@@ -73,3 +77,19 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
 @pytest.fixture
 def runtime_dir(cli: Cli) -> Path:
     return Path(cli.env["TMPDIR"]) / f"pytest-hil-{os.getuid()}"
+
+
+@pytest.fixture
+def terminal(cli: Cli) -> Terminal:
+    def run(*arguments: str) -> Any:
+        return pexpect.spawn(
+            ARGV[0],
+            [*ARGV[1:], *arguments],
+            env=cli.env,
+            cwd=str(cli.cwd),
+            timeout=30,
+            encoding="utf-8",
+            codec_errors="replace",
+        )
+
+    return run

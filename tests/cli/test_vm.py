@@ -6,7 +6,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import pytest
 from pytest_hil import process
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from tests.cli.conftest import Cli, Terminal
 
 
 def started(cli: Cli, *arguments: str) -> str:
@@ -33,18 +32,6 @@ def left(runtime_dir: Path) -> list[str]:
     return [
         str(path) for path in found if path not in (runtime_dir / "vm", runtime_dir / "machines")
     ]
-
-
-def terminal(cli: Cli, *arguments: str) -> Any:
-    return pexpect.spawn(
-        sys.executable,
-        ["-m", "pytest_hil.cli.main", *arguments],
-        env=cli.env,
-        cwd=str(cli.cwd),
-        timeout=30,
-        encoding="utf-8",
-        codec_errors="replace",
-    )
 
 
 def test_nothing_is_started(cli: Cli) -> None:
@@ -96,9 +83,9 @@ def test_a_life(cli: Cli, tmp_path: Path, runtime_dir: Path) -> None:
 
 
 @pytest.mark.machine
-def test_a_person_at_the_console(cli: Cli) -> None:
+def test_a_person_at_the_console(cli: Cli, terminal: Terminal) -> None:
     name = started(cli)
-    with terminal(cli, "vm", "console", name) as screen:
+    with terminal("vm", "console", name) as screen:
         screen.expect("the console of qemu-1; Ctrl-] leaves it")
         screen.expect("pytest-hil: ready")
         screen.send("echo $((6*7))-is-it\r")
@@ -111,9 +98,9 @@ def test_a_person_at_the_console(cli: Cli) -> None:
 
 
 @pytest.mark.machine
-def test_two_at_one_console(cli: Cli) -> None:
+def test_two_at_one_console(cli: Cli, terminal: Terminal) -> None:
     name = started(cli)
-    with terminal(cli, "console", name) as one, terminal(cli, "console", name) as other:
+    with terminal("console", name) as one, terminal("console", name) as other:
         for screen in (one, other):
             screen.expect("leaves it")
         one.send("echo $((6*7))-for-both\r")
@@ -139,10 +126,10 @@ def test_output_comes_as_it_is_said_and_an_interrupt_ends_the_command(cli: Cli) 
 
 
 @pytest.mark.machine
-def test_a_machine_that_dies_is_remembered(cli: Cli, runtime_dir: Path) -> None:
+def test_a_machine_that_dies_is_remembered(cli: Cli, runtime_dir: Path, terminal: Terminal) -> None:
     name = started(cli)
     row = facts(cli, name)
-    with terminal(cli, "vm", "console", name) as screen:
+    with terminal("vm", "console", name) as screen:
         screen.expect("leaves it")
         os.kill(row["qemu"], signal.SIGKILL)
         screen.expect("the console has ended")
@@ -161,10 +148,10 @@ def test_a_machine_that_dies_is_remembered(cli: Cli, runtime_dir: Path) -> None:
 
 
 @pytest.mark.machine
-def test_a_machine_that_switches_itself_off(cli: Cli) -> None:
+def test_a_machine_that_switches_itself_off(cli: Cli, terminal: Terminal) -> None:
     name = started(cli)
     server = facts(cli, name)["server"]
-    with terminal(cli, "vm", "console", name) as screen:
+    with terminal("vm", "console", name) as screen:
         screen.expect("leaves it")
         screen.send("poweroff -f\r")
         screen.expect("was switched off")
@@ -247,8 +234,8 @@ def test_the_machines_of_test_runs_are_listed(cli: Cli) -> None:
 
 
 @pytest.mark.machine
-def test_a_fresh_target_at_the_console(cli: Cli, runtime_dir: Path) -> None:
-    with terminal(cli, "console") as screen:
+def test_a_fresh_target_at_the_console(cli: Cli, runtime_dir: Path, terminal: Terminal) -> None:
+    with terminal("console") as screen:
         screen.expect("the console of qemu; Ctrl-] leaves it")
         screen.send("echo $((6*7))-is-it\r")
         screen.expect("42-is-it")

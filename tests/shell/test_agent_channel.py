@@ -193,6 +193,12 @@ class TestLost:
             with pytest.raises(MachineError, match="SIGKILL"):
                 running.result()
 
+    def test_closing_is_not_losing(
+        self, guest: AgentShell, lost_with: list[InfrastructureError]
+    ) -> None:
+        guest.close()
+        assert lost_with == []
+
     def test_fail_ends_all_that_waits(
         self, peer: Peer, guest: AgentShell, background: Background
     ) -> None:
