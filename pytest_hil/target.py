@@ -55,6 +55,9 @@ class Target(ABC):
     arch: str
     features: frozenset[str]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
     @property
     @abstractmethod
     def console(self) -> Console:
@@ -116,6 +119,17 @@ class Target(ABC):
     @abstractmethod
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a saved state; what the target did since is forgotten."""
+
+    @abstractmethod
+    def fork(self) -> Target:
+        """A second target that goes on from this one's present state, independently of it.
+
+        It ends with this one, or when it is closed.
+        """
+
+    @abstractmethod
+    def forward(self, guest_port: int, protocol: str = "tcp") -> int:
+        """The port on 127.0.0.1 that leads to a port of the target (``forwards=[…]``)."""
 
     @abstractmethod
     def close(self) -> None:

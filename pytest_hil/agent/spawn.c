@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,7 +97,7 @@ static bool same_in_shell(const char *program)
 
 static bool decode(struct exec *exec, bool *with_input, uint8_t flags, struct reader *r)
 {
-    static char pwd[PATH_MAX + 4];
+    static char pwd[4 + PATH_MAX] = "PWD=";
     uint32_t timeout = read_u32(r);
     exec->credit = read_u32(r);
     size_t argc = read_u16(r), envc = read_u16(r);
@@ -112,10 +113,8 @@ static bool decode(struct exec *exec, bool *with_input, uint8_t flags, struct re
         return false;
     request.argc = (int)argc;
     request.plain = flags & PLAIN_LINE;
-    if (request.plain) { /* as a shell would have it */
-        snprintf(pwd, sizeof pwd, "PWD=%s", *request.cwd ? request.cwd : "/");
-        request.envp[envc++] = pwd;
-    }
+    if (request.plain && realpath(*request.cwd ? request.cwd : "/", pwd + 4))
+        request.envp[envc++] = pwd; /* as a shell would have it */
     complete_environment(request.envp, envc);
     *with_input = flags & WITH_STDIN;
     exec->deadline = timeout ? now() + timeout * INT64_C(1000000) : 0;
@@ -128,6 +127,7 @@ static void become(int in, int out, int err, volatile int *error, volatile bool 
     sigset_t none;
     sigemptyset(&none);
     setsid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody could end it any more */
     dup2(in, 0);
     dup2(out, 1);
     dup2(err, 2);

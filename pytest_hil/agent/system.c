@@ -94,8 +94,9 @@ void power(uint32_t id, struct reader *r, int fd)
     /* Afterwards nobody can answer. If the host does not read, it shall not keep us alive. */
     send_frame(DONE, 0, id, NULL, 0);
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
-    while (out_pending() && poll(&ready, 1, 1000) > 0 && out_flush(fd))
-        ;
+    for (int tries = 0; tries < 100 && out_pending(); tries++)
+        if (poll(&ready, 1, 1000) <= 0 || !out_flush(fd))
+            break;
     reboot(how ? RB_AUTOBOOT : RB_POWER_OFF);
     op_fail(id, errno, "switch off: %s", strerror(errno)); /* heard only if somebody waits for more */
 }

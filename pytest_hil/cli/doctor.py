@@ -101,8 +101,10 @@ def _print(name: str, finding: Finding) -> None:
     console.print(line.append(f" {first}"))
     for each in rest:
         console.print(Text(f"{indent}{each}"))
+    arrow = "→"
     for each in _lines(finding.mend, width - len(indent) - 2) if finding.mend else ():
-        console.print(Text(f"{indent}→ {each}", style="cyan"))
+        console.print(Text(f"{indent}{arrow} {each}", style="cyan"))
+        arrow = " "
 
 
 def _lines(text: str, width: int) -> list[str]:

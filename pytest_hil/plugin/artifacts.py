@@ -112,7 +112,7 @@ def _qmp(directory: TestDir, label: str, line: dict[str, Any]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     attempt = attempt_of(item)

@@ -7,7 +7,6 @@ itself, by whichever thread has something to say.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator

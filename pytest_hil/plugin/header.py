@@ -105,9 +105,9 @@ def _seeing(root: Path) -> Any:
             self,
             kind: str,
             key: str,
-            build: Callable[[Path], None],
+            build: Callable[[Path], None],  # noqa: ARG002
             *,
-            progress: Progress = silent,
+            progress: Progress = silent,  # noqa: ARG002
         ) -> Path:
             found = self.get(kind, key)
             if found is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from pytest_hil.console.capture import Mark
     from pytest_hil.console.session import Console
-    from pytest_hil.target import Target
+    from pytest_hil.plugin.selection import Wanted
+    from pytest_hil.qemu.guest import Guest
 
 
 @dataclass(slots=True)
@@ -24,7 +24,8 @@ class Use:
     """
 
     label: str
-    target: Target
+    wanted: Wanted
+    target: Guest
     console: Console = field(init=False)
     mark: Mark = field(init=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from typing import Any
 
@@ -9,10 +10,9 @@ import pytest
 
 from pytest_hil.errors import HilError
 from pytest_hil.plugin import options
-from pytest_hil.plugin.artifacts import directory_of, place_of, warn
+from pytest_hil.plugin.artifacts import directory_of, warn
 from pytest_hil.plugin.bench import accel, boards_file
-from pytest_hil.plugin.items import Attempt, Use, attempt_of
-from pytest_hil.plugin.selection import wanted_of
+from pytest_hil.plugin.items import Use, attempt_of
 
 KEPT = pytest.StashKey[str]()
 MACHINE = "machine"
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     attempt = attempt_of(item)
@@ -39,50 +39,44 @@ def pytest_runtest_makereport(
         return report
     # Now, and not when the targets are closed: by then the fixtures' ends have been at work.
     if report.failed or (mode == "all" and report.when == "call"):
-        _keep(item, attempt)
+        # One a test: its `hil`, or what it opened first.
+        _keep(item, attempt.uses[0])
     return report
 
 
-def _keep(item: pytest.Item, attempt: Attempt) -> None:
-    kept = [use for use in attempt.uses if _save(item, use)]
-    if kept:
-        directory_of(item).update(machine=_facts(item, kept))
-        item.stash[KEPT] = f"pytest-hil open {item.nodeid!r}"
-
-
-def _save(item: pytest.Item, use: Use) -> bool:
-    from pytest_hil.qemu.guest import Guest
-
-    assert isinstance(use.target, Guest)
-    if use.target.closed:
-        return False
-    if "snapshot" not in use.target.features:
-        return _not_kept(item, use, "a machine without an agent cannot be saved")
-    if use.target.died() is not None:
-        return _not_kept(item, use, "it had died")
-    path = place_of(item, use.label) / MACHINE
+def _keep(item: pytest.Item, use: Use) -> None:
+    """Save a target's machine, or warn why it cannot be."""
+    path = directory_of(item).path / MACHINE
+    if why := _unable(use):
+        return _not_kept(item, why)
     try:
         path.mkdir()
         use.target.save(path)
     except (HilError, OSError) as error:
-        return _not_kept(item, use, str(error))
-    return True
+        return _not_kept(item, str(error))
+    directory_of(item).update(machine=_facts(item, use))
+    item.stash[KEPT] = f"pytest-hil open {shlex.quote(item.nodeid)}"
 
 
-def _not_kept(item: pytest.Item, use: Use, why: str) -> bool:
-    name = use.label or use.target.name
-    warn(item.config, f"the machine {name} of {item.nodeid} was not kept: {why}", item.nodeid)
-    return False
+def _unable(use: Use) -> str:
+    if use.target.closed:
+        return "it had been closed"
+    if use.target.died() is not None:
+        return "it had died"
+    return "" if "snapshot" in use.target.features else "one without an agent cannot be saved"
 
 
-def _facts(item: pytest.Item, kept: list[Use]) -> dict[str, Any]:
+def _not_kept(item: pytest.Item, why: str) -> None:
+    warn(item.config, f"the machine of {item.nodeid} was not kept: {why}", item.nodeid)
+
+
+def _facts(item: pytest.Item, use: Use) -> dict[str, Any]:
     """What makes the same target again: for ``pytest-hil open``."""
     config = item.config
-    wanted = wanted_of(item)
+    wanted = use.wanted
     return {
-        "directories": [f"{use.label}/{MACHINE}" if use.label else MACHINE for use in kept],
-        "target": kept[0].target.name,
-        "changes": dict(wanted.changes) if wanted else {},
+        "target": wanted.name,
+        "overrides": dict(wanted.changes),
         "root": config.rootpath,
         "boards": boards_file(config),
         "accel": accel(config),

@@ -11,8 +11,6 @@ from pytest_hil.plugin import chosen, options
 from pytest_hil.plugin.bench import bench_of
 
 if TYPE_CHECKING:
-    from _pytest._io import TerminalWriter
-
     from pytest_hil.bench import Bench
     from pytest_hil.config import QemuTarget
 

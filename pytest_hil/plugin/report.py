@@ -18,7 +18,7 @@ NOTHING = "(it said nothing)"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     attempt = attempt_of(item)
@@ -36,9 +36,6 @@ def _of(use: Use) -> str:
 
 
 def _story(item: pytest.Item, use: Use) -> str:
-    from pytest_hil.qemu.guest import Guest
-
-    assert isinstance(use.target, Guest)
     lines = [
         f"target     {use.target.name}",
         f"machine    {use.target.origin_text}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
@@ -15,11 +15,14 @@ from pytest_hil.plugin.items import Use, attempt_of, now
 from pytest_hil.plugin.selection import NO_TARGET, Wanted, describe, lacking, wanted_of
 from pytest_hil.target import Target
 
+if TYPE_CHECKING:
+    from pytest_hil.qemu.guest import Guest
+
 Scope = Literal["function", "module", "session"]
 HilOpen = Callable[..., Target]
 
 # The target that the `hil` fixture shares between tests now.
-_SHARED = pytest.StashKey[tuple[Wanted, Target]]()
+_SHARED = pytest.StashKey[tuple[Wanted, "Guest"]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +44,7 @@ def scope(config: pytest.Config) -> Scope:
     return cast("Scope", options.chosen(config, "scope", words, "function"))
 
 
-def _scope(fixture_name: str, config: pytest.Config) -> Scope:
+def _scope(fixture_name: str, config: pytest.Config) -> Scope:  # noqa: ARG001 - pytest's
     return scope(config)
 
 
@@ -52,7 +55,7 @@ def hil(request: pytest.FixtureRequest) -> Iterator[Target]:
     wanted = _wanted(request, item)
     target = open_target(item, wanted)
     try:
-        enter(item, target, "")
+        enter(item, wanted, target, "")
         if scope(request.config) != "function":
             request.config.stash[_SHARED] = (wanted, target)
         yield target
@@ -85,13 +88,13 @@ def hil_open(request: pytest.FixtureRequest) -> Iterator[HilOpen]:
             else:
                 of_fixture.callback(target.close)
             count += 1
-            enter(item, target, f"{count}-{wanted.name}")
+            enter(item, wanted, target, f"{count}-{wanted.name}")
             return target
 
         yield open
 
 
-def open_target(item: pytest.Item, wanted: Wanted) -> Target:
+def open_target(item: pytest.Item, wanted: Wanted) -> Guest:
     """A fresh target as it is wanted. Skips the test if it lacks a feature after all."""
     config = item.config
     bench = bench_of(config)
@@ -103,11 +106,11 @@ def open_target(item: pytest.Item, wanted: Wanted) -> Target:
         return bench.open(wanted.target)
 
 
-def enter(item: pytest.Item, target: Target, label: str) -> None:
+def enter(item: pytest.Item, wanted: Wanted, target: Guest, label: str) -> None:
     """A test begins to use a target."""
     attempt = attempt_of(item)
     if attempt is not None:
-        attempt.uses.append(Use(label, target))
+        attempt.uses.append(Use(label, wanted, target))
     item.config.hook.pytest_hil_ready(target=target, item=item, label=label)
 
 
@@ -145,4 +148,4 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that gets the target of the one before it uses it from here on."""
     shared = item.config.stash.get(_SHARED, None)
     if shared is not None and wanted_of(item) == shared[0]:
-        enter(item, shared[1], "")
+        enter(item, *shared, "")

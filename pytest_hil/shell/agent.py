@@ -38,8 +38,8 @@ class AgentShell:
     """A shell through an agent. Safe to use from several threads; owns the socket.
 
     ``sock`` is a connected stream socket whose other end is the agent's port; the guest may still
-    be booting. ``on_lost`` is called once, in the reader's thread, when the channel ends; if it
-    returns an error, waiting calls raise that one.
+    be booting. ``on_lost`` is called once, in the reader's thread, when the channel ends by itself;
+    if it returns an error, waiting calls raise that one.
     """
 
     def __init__(self, sock: socket.socket, *, name: str, on_lost: OnLost | None = None) -> None:

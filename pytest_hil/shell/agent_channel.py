@@ -94,6 +94,7 @@ class Channel:
         self._unusable: HilError | None = ProtocolError(
             f"{name}: nothing can be asked before hello()"
         )
+        self._closing = False
         self._writer = Writer(sock)
         self._hello_lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, name=f"hil-agent-{name}", daemon=True)
@@ -231,11 +232,15 @@ class Channel:
                     self._fail(ProtocolError(f"{self.name}: {wrong.message}", mend=wrong.mend))
 
     def _ended(self, why: str) -> None:
-        reason: HilError = ChannelLost(f"{self.name}: {why}")
-        better = self.on_lost(ChannelLost(f"{self.name}: {why}")) if self.on_lost else None
-        with self._lock:
-            self._fail(better or reason, given=better is not None)
-            self.lost.set()
+        reason = ChannelLost(f"{self.name}: {why}")
+        better = None
+        try:
+            if self.on_lost is not None and not self._closing:
+                better = self.on_lost(reason)
+        finally:  # whatever it does, nobody waits for ever
+            with self._lock:
+                self._fail(better or reason, given=better is not None)
+                self.lost.set()
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, HelloOk):
@@ -270,6 +275,7 @@ class Channel:
 
     def close(self) -> None:
         """End everything. May be called twice."""
+        self._closing = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         if threading.current_thread() is not self._reader:

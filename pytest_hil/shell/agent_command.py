@@ -177,10 +177,12 @@ class _Run:
         self._operation.cancel()
         deadline = time.monotonic() + _CANCEL_GRACE
         try:
-            while not isinstance(event := self._operation.next(deadline), Exit):
+            while not isinstance(event := self._operation.next(deadline), Exit | Failed):
                 pass
         except Late:
             raise self._unknown() from None
+        if isinstance(event, Failed):
+            return event
         return Exit(event.operation, event.code, timed_out=True)
 
     def _unknown(self) -> OutcomeUnknown:

@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 _MOMENT = 0.1
 """Seconds that somebody waits who need not."""
@@ -48,6 +49,7 @@ class Writer:
         self._first = b""  # to be sent before anything else
         self._kept: collections.deque[bytes] = collections.deque()
         self._stopped = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._descriptor_lock = threading.Lock()
         self._closed = False
 
     def send(self, message: bytes, deadline: float | None) -> None:
@@ -67,6 +69,8 @@ class Writer:
             self.send(b"", time.monotonic() + _MOMENT)
 
     def _send(self, message: bytes, deadline: float | None) -> None:
+        if self._closed:
+            raise Broken
         while self._kept:
             self._first += self._kept.popleft()
         first = len(self._first)
@@ -98,19 +102,22 @@ class Writer:
 
     def stop(self) -> None:
         """Whoever waits for room stops waiting; so does everybody else until resume()."""
-        if not self._closed:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_write(self._stopped, 1)
+        self._signal(os.eventfd_write, 1)
 
     def resume(self) -> None:
         """Writers may wait again."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._stopped)
+        self._signal(os.eventfd_read)
+
+    def _signal(self, call: Callable[..., object], *arguments: int) -> None:
+        with self._descriptor_lock:
+            if not self._closed:
+                with contextlib.suppress(BlockingIOError):
+                    call(self._stopped, *arguments)
 
     def close(self) -> None:
         """Free what it holds; the socket is the owner's. May be called twice."""
         self.stop()
-        with self._lock:
+        with self._lock, self._descriptor_lock:
             if not self._closed:
                 self._closed = True
                 os.close(self._stopped)
