@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,12 @@ class Cache:
             return False
         with self.locked(kind, key), _described(self.root):
             return self._discard(path)
+
+    def prune(self, kind: str, *, unused_for: float) -> list[Entry]:
+        """Remove and return the entries that nobody has used for so many seconds."""
+        limit = time.time() - unused_for
+        old = [entry for entry in self.entries(kind) if entry.used < limit]
+        return [entry for entry in old if self.remove(kind, entry.key)]
 
     def entries(self, kind: str) -> list[Entry]:
         """All entries of a kind, the last used first."""

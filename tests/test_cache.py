@@ -123,6 +123,16 @@ def test_entries_are_listed_the_last_used_first(cache: Cache) -> None:
     assert cache.entries("nothing") == []
 
 
+def test_what_nobody_uses_is_pruned(cache: Cache) -> None:
+    for key, age in (("old", 200), ("new", 50)):
+        path = cache.make("image", key, fill)
+        then = time.time() - age
+        os.utime(path / ".used", (then, then))
+
+    assert [entry.key for entry in cache.prune("image", unused_for=100)] == ["old"]
+    assert left(cache) == ["new"]
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a\0", "x" * 300])
 def test_a_name_cannot_lead_out(cache: Cache, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a cache entry"):

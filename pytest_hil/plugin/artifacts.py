@@ -43,6 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("hil_artifacts_keep", f"how many runs' artifacts are kept (default: {KEEP_RUNS})")
 
 
+def _runs_to_keep(config: pytest.Config) -> int:
+    return options.ini(config, "hil_artifacts_keep", options.count, KEEP_RUNS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What is wrong is said before the first test, not after the last.
+    _runs_to_keep(config)
+
+
 def root(config: pytest.Config) -> Path:
     named: str | None = config.getoption("hil_artifacts")
     return config.rootpath / ".hil" if named is None else Path(named)

@@ -44,6 +44,11 @@ def scope(config: pytest.Config) -> Scope:
     return cast("Scope", options.chosen(config, "scope", words, "function"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # A wrong word is the user's error here; where fixtures are made it would be pytest's.
+    scope(config)
+
+
 def _scope(fixture_name: str, config: pytest.Config) -> Scope:  # noqa: ARG001 - pytest's
     return scope(config)
 

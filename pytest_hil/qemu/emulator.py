@@ -19,8 +19,8 @@ _PACKAGES = {
     "arm": "qemu-system-arm",
     "riscv64": "qemu-system-misc",
 }
-# x-ignore-shared came in 4.0 and works from 4.1.
-OLDEST = (4, 1)
+# x-ignore-shared works from 4.1, -machine memory-backend= from 5.0, -action from 6.0.
+OLDEST = (6, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,27 @@ def create(path: Path, base: Base) -> None:
         raise ImageError(f"the disk image {base.path} cannot be used: {error.output}") from error
 
 
+def flatten(written: Path, base: Base, out: Path) -> None:
+    """Copy what a chain of overlays holds beyond ``base`` into one overlay on it.
+
+    ``written`` may be open in a QEMU that does not write it. Raises NoRoom, ImageError.
+    """
+    under = ["-F", base.format, "-b", str(base.path.absolute())]
+    try:
+        process.run(
+            ["cp", "--reflink=auto", "--sparse=always", str(written), str(out)], timeout=600
+        )
+        # Brings in what the layers between hold: convert -B would copy the topmost alone.
+        process.run(["qemu-img", "rebase", "-f", "qcow2", *under, str(out)], timeout=600)
+    except ProcessFailed as error:
+        out.unlink(missing_ok=True)
+        if "No space left" in error.output:
+            raise NoRoom(
+                f"no room to save the disk {out}: {error.output.strip()}", mend="free some disk"
+            ) from error
+        raise ImageError(f"the disk {written} cannot be saved: {error.output}") from error
+
+
 def probe_format(path: Path) -> DiskFormat:
     """``qcow2`` or ``raw``. Raises ImageError for a file that is neither, or another format.
 

@@ -187,7 +187,8 @@ class Room:
         return NoMemory(
             f"no memory for the machine {name} ({memory // MiB} MB) came free within "
             f"{timeout:g} s; {self.budget // MiB} MB are taken by {len(others)} machines:\n{rows}",
-            mend="run fewer tests at once (-n), or allow more: hil_memory_budget",
+            mend="run fewer tests at once (-n), stop what `pytest-hil vm list` shows, "
+            "or allow more: hil_memory_budget",
         )
 
 

@@ -8,11 +8,11 @@ A template, a snapshot and a kept machine are all such a directory::
     state           QEMU's migration stream, without the RAM (x-ignore-shared)
     disk0.qcow2 …   what the disks held at that moment
     console.log     all that the console had said
-    manifest.json   the hardware's command line, when it was made
+    manifest.json   the hardware's command line, QEMU's version, when it was made
 
 QEMU's side of it: docs/devel/migration in its sources. ``x-ignore-shared`` leaves RAM out that is
-backed by a shared file; 4.1 and newer have it. The names of files never matter to a live clone:
-it gets descriptors, so a state may be removed at any time.
+backed by a shared file; QEMU 4.1 and newer have it. The names of files never matter to a live
+clone: it gets descriptors, so a state may be removed at any time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_hil.errors import ChannelLost, MachineError, NoRoom, TemplateError
 from pytest_hil.qemu import cmdline, overlay
@@ -88,13 +89,14 @@ def save(machine: Machine, directory: Path) -> State:
         finally:
             os.close(fd)
         _migrate(machine.monitor, "fd:state")
+        version = machine.monitor.execute("query-version")
         machine.monitor.execute("quit")
         # Its exit closes the disks, and only then are they whole.
         if machine.process.wait(30) is None:
             raise TemplateError(f"the machine {machine.hardware.name} did not quit when saved")
     for number, written in enumerate(machine.overlays.paths):
         shutil.move(written, state.disk(number))
-    _describe(state, machine)
+    _describe(state, machine, version)
     return state
 
 
@@ -201,7 +203,7 @@ def _check_whole(state: State, memory: int, hardware: Hardware) -> None:
         raise ValueError(f"its state has {found} bytes, was {said}")
 
 
-def _describe(state: State, machine: Machine) -> None:
+def _describe(state: State, machine: Machine, version: dict[str, Any]) -> None:
     """The manifest comes last: a directory without one is no state."""
     if not state.console.exists():
         state.console.write_bytes(machine.console.raw_after(0)[1])
@@ -210,6 +212,7 @@ def _describe(state: State, machine: Machine) -> None:
         "made": time.time(),
         "stream": state.stream.stat().st_size,
         "argv": cmdline.fingerprint(machine.hardware),
+        "qemu": "{major}.{minor}.{micro}".format(**version["qemu"]),
     }
     (state.path / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -275,12 +278,11 @@ def _freeze_disks(machine: Machine, state: State) -> list[overlay.Base]:
                 "mode": "existing",
             },
         )
-        frozen = state.disk(number)
-        try:
-            os.link(written, frozen)
-        except OSError:
-            shutil.copyfile(written, frozen)
         machine.overlays.paths[number] = fresh
+        # Below it is the disk of the template or snapshot that the machine came from, which may be
+        # removed any time: what is saved lies on the user's image alone.
+        disk = machine.hardware.disks[number]
+        overlay.flatten(written, overlay.Base(disk.path, disk.format), state.disk(number))
     return state.disks(len(machine.overlays.paths))
 
 

@@ -98,6 +98,17 @@ def test_a_snapshot_has_its_disk(guest: Guest) -> None:
     assert first_bytes(guest) == "snapshot"
 
 
+def test_a_snapshot_needs_no_template(bench: Bench, guest: Guest) -> None:
+    write(guest, "snapshot")
+    saved = guest.snapshot()
+    state = bench.factory(bench.target("disk")).template()
+    assert state is not None
+    bench.cache.remove("templates", state.path.name)
+    guest.restore(saved)
+    assert first_bytes(guest) == "snapshot"
+    assert guest.run("dd if=/dev/vda bs=1M 2>/dev/null | wc -c").stdout.strip() == str(8 * MiB)
+
+
 def test_the_disk_survives_a_power_cut_and_a_reset(guest: Guest) -> None:
     write(guest, "durable!")
     guest.power.cycle()

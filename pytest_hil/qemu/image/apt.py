@@ -9,10 +9,8 @@ maintainer scripts need (they never run) is said to be installed, and so is left
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pytest_hil import process
-from pytest_hil.errors import ImageError
+from pytest_hil.errors import ImageError, NoRoom
 from pytest_hil.progress import Progress
+from pytest_hil.qemu.image import apt_get
 
 FRESH = 3600.0
 """Package lists younger than this are not fetched again, in seconds."""
@@ -84,12 +83,18 @@ class Package:
 class Apt:
     """One architecture's package lists and downloaded packages, below ``root``.
 
-    ``sources`` replaces the host's sources with a sources.list of one's own. Not for two users
-    at once: hold a lock.
+    ``sources`` replaces the host's sources with a sources.list of one's own. apt is given up when
+    it makes no progress for ``patience`` seconds. Not for two users at once: hold a lock.
     """
 
     def __init__(
-        self, root: Path, *, arch: str, progress: Progress, sources: str | None = None
+        self,
+        root: Path,
+        *,
+        arch: str,
+        progress: Progress,
+        sources: str | None = None,
+        patience: float = 90.0,
     ) -> None:
         process.find(
             "apt-get",
@@ -100,6 +105,7 @@ class Apt:
         self.arch = arch
         self._progress = progress
         self._sources = sources
+        self._patience = patience
         self._update_said = ""
         for folder in ("lists/partial", "archives/partial", "none/partial"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -117,9 +123,11 @@ class Apt:
         if stamp.is_file() and 0 <= time.time() - stamp.stat().st_mtime < FRESH:
             return False
         self._progress("fetching the package lists")
-        code, said = self._watched(["update"], lambda done: f"fetching the package lists: {done} %")
-        self._update_said = said
-        if code == 0:
+        done = self._watched(
+            ["update"], lambda percent: f"fetching the package lists: {percent} %", cwd=self.root
+        )
+        self._update_said = done.said
+        if done.exit_code == 0:
             stamp.touch()
         return True
 
@@ -145,7 +153,12 @@ class Apt:
         if missing:
             self._fetch(missing)
         for package in packages:
-            if not _is_there(archives / package.file, package.size):
+            path = archives / package.file
+            if not _is_there(path, package.size):
+                full = apt_get.is_full(archives)
+                path.unlink(missing_ok=True)  # apt copies from file: sources, and not always all
+                if full:
+                    raise apt_get.no_room(archives)
                 raise ImageError(f"apt said nothing, and yet did not fetch {package.name}")
         return [archives / package.file for package in packages]
 
@@ -163,11 +176,11 @@ class Apt:
 
         self._progress(line(0))
         names = [f"{package.name}={package.version}" for package in missing]
-        code, said = self._watched(["download", *names], line, cwd=self.root / "archives")
-        if code != 0:
+        done = self._watched(["download", *names], line, cwd=self.root / "archives")
+        if done.exit_code != 0:
             self.forget()  # a 404 means that the lists are older than the mirror
             raise ImageError(
-                f"apt could not fetch {what}:\n{_errors(said)}",
+                f"apt could not fetch {what}:\n{_errors(done.said)}",
                 mend="look at the network and at /etc/apt/sources.list*, then run it again: what "
                 "is already here is kept",
             )
@@ -183,49 +196,34 @@ class Apt:
                 mend="look at the network and at /etc/apt/sources.list*; not every release has "
                 "every architecture",
             )
+        why = unmet or _errors(said)
         return ImageError(
-            f"apt cannot resolve {' '.join(names)} for {self.arch}:\n{unmet or _errors(said)}{update}",
+            f"apt cannot resolve {' '.join(names)} for {self.arch}:\n{why}{update}",
             mend="are the names right for this release and architecture? `apt-cache policy NAME` "
             "says what the sources in /etc/apt have",
         )
 
     def _watched(
-        self, command: Sequence[str], line: Callable[[int], str], *, cwd: Path | None = None
-    ) -> tuple[int, str]:
-        """Run apt-get and turn its percentages into progress; its exit code and what it said."""
-        reader, writer = os.pipe()
-        with tempfile.TemporaryFile() as said, os.fdopen(reader, errors="replace") as status:
-            try:
-                argv = self._argv(["-o", f"APT::Status-Fd={writer}", *command])
-                child = process.start(
-                    argv,
-                    stdout=said,
-                    stderr=subprocess.STDOUT,
-                    cwd=cwd,
-                    env=_env(),
-                    pass_fds=[writer],
-                )
-            finally:
-                os.close(writer)
-            with child:
-                last = -1
-                for text in status:
-                    # dlstatus:<number>:<percent>:<sentence>
-                    fields = text.split(":", 3)
-                    if len(fields) == 4 and fields[0] == "dlstatus":
-                        percent = int(float(fields[2]))
-                        if percent != last:
-                            self._progress(line(percent))
-                        last = percent
-                code = child.wait()
-            said.seek(0)
-            return code or 0, said.read().decode(errors="replace")
+        self, command: Sequence[str], line: Callable[[int], str], *, cwd: Path
+    ) -> apt_get.Done:
+        """Run apt-get and turn its percentages into progress."""
+
+        def percent(done: int) -> None:
+            self._progress(line(done))
+
+        argv = self._argv(command)
+        try:
+            return apt_get.watched(argv, cwd=cwd, percent=percent, patience=self._patience)
+        except NoRoom:
+            for part in list(self.root.glob("*/partial/*")):
+                part.unlink(missing_ok=True)
+            raise
 
     def _run(
         self, command: Sequence[str], *, pretend: Iterable[str]
     ) -> subprocess.CompletedProcess[bytes]:
         (self.root / "status").write_text("".join(map(self._stanza, sorted(pretend))))
-        return process.run(self._argv(command), check=False, timeout=120, env=_env())
+        return process.run(self._argv(command), check=False, timeout=120, env=apt_get.env())
 
     def _argv(self, command: Sequence[str]) -> list[str]:
         root = self.root
@@ -252,11 +250,6 @@ class Apt:
             f"Architecture: {self.arch}\nMulti-Arch: foreign\n{provides}"
             "Maintainer: none\nDescription: not in the guest\n\n"
         )
-
-
-def _env() -> dict[str, str]:
-    """Messages that we can read, and nobody to ask."""
-    return {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 
 
 def _errors(said: str, *, otherwise: int = 12) -> str:

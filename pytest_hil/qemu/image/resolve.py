@@ -16,6 +16,9 @@ from pytest_hil.qemu.image.manifest import KIND, Image, Manifest, content_key
 from pytest_hil.qemu.image.recipe import recipe_key
 from pytest_hil.qemu.image.sums import Sums
 
+_KEPT = 30 * 86400.0
+"""Images that nobody has used for so many seconds go when a new one is built."""
+
 
 def resolve(
     spec: ImageSpec,
@@ -58,6 +61,9 @@ def _debian(spec: DebianImage, arch: str, cache: Cache, progress: Progress, refr
         progress=progress,
         renew=refresh,
     )
+    if cache.get(KIND, key) is None:
+        # Each change of a recipe is a new image; the old ones must not fill the disk.
+        cache.prune(KIND, unused_for=_KEPT)
     if refresh:
         folder = cache.replace(KIND, key, build, progress=progress)
     else:

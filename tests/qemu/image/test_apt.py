@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.errors import ImageError, ToolMissing
+from pytest_hil import process
+from pytest_hil.errors import ImageError, NoRoom, ToolMissing
 from pytest_hil.qemu.image.apt import Apt
 
 if TYPE_CHECKING:
@@ -137,6 +140,41 @@ def test_no_packages_for_the_architecture(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match="no packages for riscv64"):
         apt.resolve(["tool"])
+
+
+def test_a_mirror_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mirror:
+        apt = Apt(
+            tmp_path / "state",
+            arch="amd64",
+            progress=lambda _line: None,
+            sources=f"deb http://127.0.0.1:{mirror.getsockname()[1]}/debian stable main\n",
+            patience=0.7,
+        )
+        apt.update()
+
+    with pytest.raises(ImageError, match="no packages for amd64") as raised:
+        apt.resolve(["tool"])
+    assert "E: no progress for 0.7 s" in str(raised.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_full_disk(repository: Repository, tmp_path: Path) -> None:
+    repository.add("tool", {"a": os.urandom(600_000)})
+    root = tmp_path / "small"
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "none", str(root)]
+    if process.run(mount, check=False).returncode != 0:
+        pytest.skip("mounting is not permitted here")
+    try:
+        fetch = Fetch(repository, root)
+        fetch.apt.update()
+        with pytest.raises(NoRoom, match="no room for the packages") as raised:
+            fetch.apt.fetch(fetch.apt.resolve(["tool"]))
+        assert list((root / "archives/partial").iterdir()) == []
+    finally:
+        process.run(["umount", str(root)])
+    assert "PYTEST_HIL_CACHE=DIR" in str(raised.value)
 
 
 def test_without_apt_it_is_said_what_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_hil import process
 from pytest_hil.errors import ImageError
 from pytest_hil.qemu.image import deb
 from pytest_hil.qemu.image.tree import Entry
@@ -50,11 +51,16 @@ def test_who_stops_reading_leaves_no_process(repository: Repository) -> None:
     package = repository.add("p", {"a": bytes(5_000_000), "b": b""})
     members = deb.members(package)
     next(members)
+    running = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if os.fsencode(package) in path.read_bytes():
+                running.append(int(path.parent.name))
+    assert running
+
     del members
 
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            assert os.fsencode(package) not in (process / "cmdline").read_bytes()
+    assert all(process.wait_for_pid(pid, 5) for pid in running)
 
 
 def test_nothing_leads_out_and_hard_links_become_links(tmp_path: Path) -> None:
