@@ -14,10 +14,10 @@ import pytest
 from pytest_hil.plugin import chosen, options
 from pytest_hil.plugin.items import attempt_of, worker_id
 from pytest_hil.plugin.selection import wanted_of
-from pytest_hil.target import Target
 
 if TYPE_CHECKING:
     from pytest_hil.artifacts.store import Run, TestDir
+    from pytest_hil.target import Target
 
 # The run's directory, in what xdist gives its workers.
 RUN = "hil_run"
@@ -170,8 +170,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         run.discard()
         return
     run.finish()
-    retention.prune(
-        root(config), options.ini(config, "hil_artifacts_keep", options.count, KEEP_RUNS)
-    )
+    retention.prune(root(config), _runs_to_keep(config))
     for text in _new_troubles(config):
         warn(config, text, "")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil import process
-from pytest_hil.errors import ConfigError, HilError
+from pytest_hil.errors import ConfigError, HilError, ImageError
 from pytest_hil.plugin import options
 from pytest_hil.plugin.bench import accel, bench_of
 from pytest_hil.plugin.items import worker_id
+
+if TYPE_CHECKING:
+    from pytest_hil.bench import Bench
+    from pytest_hil.config import QemuTarget
 
 # What a worker found to be wrong, for the controller to say.
 PROBLEM = "hil_problem"
@@ -42,14 +47,31 @@ def check(config: pytest.Config) -> None:
         target = bench.target(name)
         if config.option.collectonly:
             continue
+        from pytest_hil import process
         from pytest_hil.qemu import emulator
 
         process.find("setpriv", package="util-linux")
         emulator.find(target.arch, bench.cache)
+        _check_cache(bench, target)
         if accel(config) == "kvm" and not Path("/dev/kvm").exists():
             raise ConfigError(
                 "--hil-accel=kvm", "there is no /dev/kvm here", mend="use --hil-accel=auto or tcg"
             )
+
+
+def _check_cache(bench: Bench, target: QemuTarget) -> None:
+    """A cache that can only be read does, if the image is in it."""
+    root = bench.cache.root
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    from pytest_hil.plugin.known import look
+
+    if not look(bench, target).image:
+        raise ImageError(
+            f"the cache {root} cannot be written, and the image {target.image} is not in it",
+            mend="make it writable, or put the cache elsewhere: PYTEST_HIL_CACHE=DIR",
+        )
 
 
 def usable(config: pytest.Config) -> bool:

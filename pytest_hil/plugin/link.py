@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+# In JSON one character may take twelve bytes.
+_MAX_TEXT = 300
 _MAX = 4096
-_MAX_TEXT = 1000
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -112,4 +113,6 @@ def _decode(data: bytes) -> Message | None:
         message = Message(**json.loads(data))
     except (ValueError, TypeError):
         return None
-    return message
+    words = [message.worker, message.kind, message.text]
+    known = message.kind in ("status", "say") and all(isinstance(word, str) for word in words)
+    return message if known else None

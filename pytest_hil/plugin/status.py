@@ -10,13 +10,14 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pytest_hil.plugin.display import Display
 from pytest_hil.plugin.items import worker_id
-from pytest_hil.plugin.link import Listener, Message, Sender
+
+if TYPE_CHECKING:
+    from pytest_hil.plugin.link import Listener, Message, Sender
 
 # The name of the controller's socket, in what xdist gives its workers.
 LINK = "hil_link"
@@ -83,6 +84,8 @@ class Terminal:
     """The sink of the process that has the terminal; with xdist the workers' too."""
 
     def __init__(self, config: pytest.Config, fd: int) -> None:
+        from pytest_hil.plugin.display import Display
+
         self._fd = fd
         self._config = config
         self.listener: Listener | None = None
@@ -92,6 +95,8 @@ class Terminal:
     def listen(self) -> str:
         """Take what xdist's workers say from now on; the name for them to say it to."""
         if self.listener is None:
+            from pytest_hil.plugin.link import Listener
+
             self.listener = Listener(self._heard)
         return self.listener.name
 
@@ -112,7 +117,6 @@ class Terminal:
             self.listener.close()
             self.listener = None
         self.display.close()
-        os.close(self._fd)
 
     def _write(self, text: str) -> None:
         data = memoryview(text.encode(errors="replace"))
@@ -146,70 +150,75 @@ class Terminal:
 
 _STATUS = pytest.StashKey[Status]()
 _TERMINAL = pytest.StashKey[Terminal]()
-_SILENT = Status(None)
+_FD = pytest.StashKey[int]()
 
 
 def status_of(config: pytest.Config) -> Status:
-    return config.stash.get(_STATUS, _SILENT)
+    """Where this process tells what it does."""
+    found = config.stash.get(_STATUS, None)
+    if found is None:
+        sink: Sink | None = _link(config) if worker_id(config) else terminal_of(config)
+        found = config.stash[_STATUS] = Status(sink)
+    return found
 
 
 def terminal_of(config: pytest.Config) -> Terminal | None:
-    """The terminal, in the process that has it."""
-    return config.stash.get(_TERMINAL, None)
+    """The terminal, in the process that has it and may use it."""
+    found = config.stash.get(_TERMINAL, None)
+    if found is None and _FD in config.stash:
+        found = config.stash[_TERMINAL] = Terminal(config, config.stash[_FD])
+        config.pluginmanager.register(_BesideTheReporter(found))
+    return found
+
+
+def _link(config: pytest.Config) -> Sink | None:
+    from pytest_hil.plugin.link import Sender
+
+    given: dict[str, str] = config.workerinput  # type: ignore[attr-defined]
+    name = given.get(LINK)
+    return None if name is None else _Linked(Sender(name, worker_id(config)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if worker_id(config):
-        given: dict[str, str] = config.workerinput  # type: ignore[attr-defined]
-        if name := given.get(LINK):
-            sender = Sender(name, worker_id(config))
-            config.stash[_STATUS] = Status(_Linked(sender))
+    if worker_id(config) or config.option.verbose < 0:
         return
-    if config.option.verbose < 0 or not config.pluginmanager.has_plugin("terminalreporter"):
-        return
-    try:
-        # Now nothing is captured yet: this is the terminal itself.
-        fd = os.dup(sys.stdout.fileno())
-    except (OSError, ValueError, io.UnsupportedOperation):
-        return
-    terminal = config.stash[_TERMINAL] = Terminal(config, fd)
-    config.stash[_STATUS] = Status(terminal)
+    if config.pluginmanager.has_plugin("terminalreporter"):
+        try:
+            # Now nothing is captured yet: this is the terminal itself.
+            config.stash[_FD] = os.dup(sys.stdout.fileno())
+        except (OSError, ValueError, io.UnsupportedOperation):
+            pass
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    status_of(config).close()
-
-
-def _paused(config: pytest.Config) -> Generator[None, object, object]:
-    terminal = config.stash.get(_TERMINAL, None)
-    if terminal is None:
-        return (yield)
-    with terminal.display.paused():
-        return (yield)
+    if _STATUS in config.stash:
+        config.stash[_STATUS].close()
+    elif _TERMINAL in config.stash:
+        config.stash[_TERMINAL].close()
+    if _FD in config.stash:
+        os.close(config.stash[_FD])
+        del config.stash[_FD]
 
 
 class _BesideTheReporter:
     """Pytest's writing and ours take turns."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def _paused(self) -> Generator[None, object, object]:
+        with self._terminal.display.paused():
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logstart(self) -> Generator[None, object, object]:
-        return (yield from _paused(self._config))
+        return (yield from self._paused())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self) -> Generator[None, object, object]:
-        return (yield from _paused(self._config))
+        return (yield from self._paused())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logfinish(self) -> Generator[None, object, object]:
-        return (yield from _paused(self._config))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    terminal = terminal_of(session.config)
-    if terminal is not None:
-        session.config.pluginmanager.register(_BesideTheReporter(session.config))
+        return (yield from self._paused())

@@ -13,13 +13,13 @@ from pytest_hil.plugin.bench import bench_of
 from pytest_hil.plugin.hopes import hopes_of
 from pytest_hil.plugin.items import Use, attempt_of, now
 from pytest_hil.plugin.selection import NO_TARGET, Wanted, describe, lacking, wanted_of
-from pytest_hil.target import Target
 
 if TYPE_CHECKING:
     from pytest_hil.qemu.guest import Guest
+    from pytest_hil.target import Target
 
 Scope = Literal["function", "module", "session"]
-HilOpen = Callable[..., Target]
+HilOpen = Callable[..., "Target"]
 
 # The target that the `hil` fixture shares between tests now.
 _SHARED = pytest.StashKey[tuple[Wanted, "Guest"]]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_hil import process
+
+_CHANGES_COURSE = re.compile(r"PYTHON(?!PATH)|PYTEST_(?!HIL_CACHE)")
 
 
 def run_pytest(
@@ -31,19 +34,18 @@ def run_pytest(
     loaded = [word for name in plugins for word in ("-p", name)]
     argv = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *loaded, *arguments]
     began = time.perf_counter()
-    process.run(argv, timeout=timeout, cwd=directory, env=_environment())
+    process.run(argv, timeout=timeout, cwd=directory, env=_environment(directory / ".compiled"))
     seconds = time.perf_counter() - began
     # The artifacts of one run are nothing that the next should find.
     shutil.rmtree(directory / ".hil", ignore_errors=True)
     return seconds
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what would change pytest's course."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    cache = os.environ.get("PYTEST_HIL_CACHE")
-    return (
-        ours
-        | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        | ({"PYTEST_HIL_CACHE": cache} if cache else {})
-    )
+def _environment(compiled: Path) -> dict[str, str]:
+    """Ours, without what would change the course of Python or pytest, or that of the plugin.
+
+    An installed package is compiled. A checkout may not be, or may not be allowed to: what is
+    compiled goes into a directory of ours, and is there from the second run on.
+    """
+    ours = {name: value for name, value in os.environ.items() if not _CHANGES_COURSE.match(name)}
+    return ours | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPYCACHEPREFIX": str(compiled)}

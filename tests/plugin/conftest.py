@@ -21,6 +21,7 @@ from pytest_hil.cache import Cache
 CACHE = Cache.default().root
 # What a run may take until it says or does what is waited for.
 PATIENCE = 120.0
+_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir=.")
 
 
 class Inner:
@@ -47,7 +48,7 @@ class Inner:
         own = {name: value, "TMPDIR": str(self.runtime), "PYTEST_HIL_CACHE": str(self.cache)}
         self._text = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir=.", *args],
+            [sys.executable, "-m", "pytest", *_OPTIONS, *args],
             cwd=self.directory,
             env={**os.environ, **own, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -174,9 +175,19 @@ def _inner(tmp_path: Path, cache: Path) -> Iterator[Inner]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def cache_without_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which nothing is but what the installed QEMUs are."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def plain(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A pytest that starts no machine, with an empty cache."""
-    monkeypatch.setenv("PYTEST_HIL_CACHE", str(pytester.path / "cache"))
+def plain(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, cache_without_images: Path
+) -> pytest.Pytester:
+    """A pytest that starts no machine."""
+    monkeypatch.setenv("PYTEST_HIL_CACHE", str(cache_without_images))
     monkeypatch.delenv("PYTEST_HIL_MEMORY_BUDGET", raising=False)
+    # Hypothesis's plugin takes longer than all the rest.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
     return pytester

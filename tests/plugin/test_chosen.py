@@ -79,7 +79,7 @@ def test_a_cache_that_cannot_be_written(
     plain: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A file where a directory is wanted stops root, too.
-    plain.makefile("", cache="")
+    monkeypatch.setenv("PYTEST_HIL_CACHE", str(plain.makefile("", cache="")))
     plain.makepyfile(TESTS)
     done = plain.runpytest_inprocess("--hil-target=qemu")
     said_once(done, "cannot be written")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_hil.config import host_arch
@@ -54,7 +56,9 @@ def test_the_list_of_a_wrong_file(plain: pytest.Pytester) -> None:
     done.stderr.fnmatch_lines(["ERROR: *boards.toml: *backend*"])
 
 
-def test_the_header_says_what_will_be_made_and_makes_nothing(plain: pytest.Pytester) -> None:
+def test_the_header_says_what_will_be_made_and_makes_nothing(
+    plain: pytest.Pytester, cache_without_images: Path
+) -> None:
     plain.makepyfile("def test_plain(): pass")
     done = plain.runpytest_inprocess("--hil-target=qemu", "--hil-accel=tcg")
     done.stdout.fnmatch_lines(
@@ -62,7 +66,7 @@ def test_the_header_says_what_will_be_made_and_makes_nothing(plain: pytest.Pytes
             f"hil: qemu ({host_arch()}, 256 MB), TCG, image debian to be made, template to be made",
         ]
     )
-    assert not (plain.path / "cache" / "image").exists()
+    assert not (cache_without_images / "image").exists()
     assert not (plain.path / ".hil").exists()
 
 

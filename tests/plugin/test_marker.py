@@ -11,9 +11,15 @@ from pytest_hil.plugin.marker import KEYS
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
-        ("hil(memroy='1G')", "@pytest.mark.hil(memroy=…): there is no such key; did you mean 'mem*"),
+        (
+            "hil(memroy='1G')",
+            "@pytest.mark.hil(memroy=…): there is no such key; did you*",
+        ),
         ("hil('usb')", "@pytest.mark.hil takes keywords only: @pytest.mark.hil(features=?'usb'?)"),
-        ("hil(features=[1])", "@pytest.mark.hil: features=*1*: a name or a list of names is wanted"),
+        (
+            "hil(features=[1])",
+            "@pytest.mark.hil: features=*1*: a name or a list of *",
+        ),
         ("hil(target=3)", "@pytest.mark.hil: 'int' object is not iterable"),
         ("hardware('rpi4')", "@pytest.mark.hardware takes no arguments"),
     ],
@@ -60,9 +66,7 @@ def test_markers_of_class_and_module_add_up(plain: pytest.Pytester) -> None:
         """
     )
     plain.makefile(".toml", boards='[target.q]\nbackend="qemu"\nfeatures=["a", "b", "c"]')
-    plain.makeconftest(
-        "import pytest\n@pytest.fixture\ndef hil(request): return request.param\n"
-    )
+    plain.makeconftest("import pytest\n@pytest.fixture\ndef hil(request): return request.param\n")
     done = plain.runpytest_inprocess("--hil-target=q", "-s")
     done.stdout.fnmatch_lines(["*a b c 500 3"])
     done.assert_outcomes(passed=1)

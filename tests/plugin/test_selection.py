@@ -106,7 +106,8 @@ def test_no_reason_not_to_run(boards: pytest.Pytester, marker: str) -> None:
     boards.runpytest_inprocess("--hil-target=one").assert_outcomes(passed=1)
 
 
-def test_no_target(plain: pytest.Pytester) -> None:
+def test_no_target(plain: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_HIL_CACHE", str(plain.path / "cache"))
     plain.makepyfile(
         """
         import pytest
@@ -138,8 +139,8 @@ def test_another_boards_file(plain: pytest.Pytester) -> None:
     plain.mkdir("lab").joinpath("mine.toml").write_text(BOARDS)
     plain.makeconftest(NO_MACHINES)
     plain.makepyfile("def test_it(hil): pass")
-    plain.runpytest_inprocess(
-        "--hil-boards=lab/mine.toml", "--hil-target=one"
-    ).assert_outcomes(passed=1)
+    plain.runpytest_inprocess("--hil-boards=lab/mine.toml", "--hil-target=one").assert_outcomes(
+        passed=1
+    )
     plain.makeini("[pytest]\nhil_boards = lab/mine.toml\n")
     plain.runpytest_inprocess("--hil-target=two").assert_outcomes(passed=1)

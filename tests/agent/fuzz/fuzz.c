@@ -599,9 +599,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     port = SINK;
     load(directory);
-    char inside[] = "/tmp/hil-fuzz-XXXXXX";
-    CHECK(mkdtemp(inside));
-    lock_in(inside);
+    lock_in("/tmp"); /* as we alone see it */
     crc_init();
     furnish();
     keep(none, 0);
