@@ -366,8 +366,8 @@ def test_other_errors_pass_through(cache: Cache) -> None:
     [
         ({"PYTEST_HIL_CACHE": "/a/b"}, "/a/b"),
         ({"PYTEST_HIL_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/pytest-hil"),
-        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/pytest-hil"),
-        ({}, "/home/me/.cache/pytest-hil"),
+        ({"XDG_CACHE_HOME": "relative"}, "/users/me/.cache/pytest-hil"),
+        ({}, "/users/me/.cache/pytest-hil"),
     ],
 )
 def test_where_it_is(
@@ -375,7 +375,7 @@ def test_where_it_is(
 ) -> None:
     for name in ("PYTEST_HIL_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/me", **environment}.items():
+    for name, value in {"HOME": "/users/me", **environment}.items():
         monkeypatch.setenv(name, value)
 
     assert Cache.default().root == Path(expected)

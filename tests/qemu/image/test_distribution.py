@@ -52,7 +52,7 @@ def test_ubuntu_has_other_architectures_on_another_mirror(tmp_path: Path) -> Non
     assert ubuntu.sources("amd64") is None
     assert debian.sources("arm64") is None
     lines = (ubuntu.sources("arm64") or "").splitlines()
-    assert lines[0] == "deb  noble main universe"
+    assert lines[0].endswith("/ubuntu-ports noble main universe")
     assert len(lines) == 3
 
 
