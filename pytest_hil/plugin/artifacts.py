@@ -119,7 +119,8 @@ def _qmp(directory: TestDir, label: str, line: dict[str, Any]) -> None:
     directory.qmp({"target": label, **line})
 
 
-@pytest.hookimpl(wrapper=True)
+# The last of all who have something to do with a report: then nothing more is written.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:

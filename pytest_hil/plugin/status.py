@@ -179,6 +179,7 @@ def _link(config: pytest.Config) -> Sink | None:
     return None if name is None else _Linked(Sender(name, worker_id(config)))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     if worker_id(config) or config.option.verbose < 0:
         return

@@ -65,8 +65,8 @@ def hil(request: pytest.FixtureRequest) -> Iterator[Target]:
             request.config.stash[_SHARED] = (wanted, target)
         yield target
     finally:
-        if scope(request.config) != "function":
-            request.config.stash.pop(_SHARED, None)  # type: ignore[attr-defined]
+        if _SHARED in request.config.stash:
+            del request.config.stash[_SHARED]
         target.close()
 
 

@@ -29,6 +29,11 @@ def wait_until_ready(machine: Machine, *, timeout: float, ready: str, own_image:
         _expect(machine, pattern, timeout)
     if machine.shell is not None:
         hello(machine, max(0.1, deadline - time.monotonic()))
+    else:
+        # QEMU looks again whether a UART takes input only when its main loop wakes. One whose
+        # receiver was still off the last time (cmsdk-apb-uart) would hear nothing for ever.
+        with machine.watching():
+            machine.monitor.execute("query-status")
 
 
 def hello(machine: Machine, timeout: float) -> None:
