@@ -6,6 +6,7 @@ and closing it ends everything that it opened.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -70,6 +71,7 @@ class Bench:
         self._accels: dict[str, Accel] = {}
         self._factories: dict[QemuTarget, Factory] = {}
         self._opened: list[Guest] = []
+        self._closed = False
 
     # --- what there is ---
 
@@ -186,11 +188,7 @@ class Bench:
 
         factory = self.factory(target)
         machine, origin = factory.fresh()
-        guest = Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout)
-        with self._lock:
-            self._opened = [one for one in self._opened if not one.closed]
-            self._opened.append(guest)
-        return guest
+        return self._keep(Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout))
 
     def prepare(self, target: QemuTarget) -> None:
         """Begin to make the next machine of this description ready, in the background.
@@ -201,7 +199,7 @@ class Bench:
             factory = self._factories.get(target)
             others = [one for key, one in self._factories.items() if key != target]
         for other in others:
-            other.free_idle()
+            other.free_idle(wait=False)
         if factory is not None:
             factory.prepare()
 
@@ -212,25 +210,33 @@ class Bench:
 
         factory = self.factory(target)
         machine = load_state(factory, directory)
-        guest = Guest(
-            factory,
-            machine,
-            Origin("snapshot", str(directory)),
-            boot_timeout=self.settings.boot_timeout,
-        )
+        origin = Origin("snapshot", str(directory))
+        return self._keep(Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout))
+
+    def _keep(self, guest: Guest) -> Guest:
+        """Remember what was opened, until it is closed."""
         with self._lock:
+            self._opened = [one for one in self._opened if not one.closed]
             self._opened.append(guest)
+            closed = self._closed
+        if closed:
+            from pytest_hil.errors import MachineError
+
+            guest.close()
+            raise MachineError(f"the target {guest.name} was opened on a bench that is closed")
         return guest
 
     def close(self) -> None:
-        """End everything. May be called twice."""
+        """End everything; nothing can be opened any more. May be called twice."""
         with self._lock:
+            self._closed = True
             opened, self._opened = self._opened, []
             factories, self._factories = list(self._factories.values()), {}
-        for guest in opened:
-            guest.close()
-        for factory in factories:
-            factory.close()
+        with contextlib.ExitStack() as everything:
+            for factory in factories:
+                everything.callback(factory.close)
+            for guest in opened:
+                everything.callback(guest.close)
 
     def __enter__(self) -> Bench:
         return self

@@ -160,7 +160,11 @@ class Cache:
         lock = path.parent / f".{key}.lock"
         with _described(self.root):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            fd = _take(lock, wait=True, on_wait=lambda who: progress(f"waiting for {who} ({key})"))
+            fd = _take(
+                lock,
+                wait=True,
+                on_wait=lambda who: progress(f"waiting for {who} to make {kind}/{key}"),
+            )
         assert fd is not None  # it waits for ever
         try:
             with _described(self.root):

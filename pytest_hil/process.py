@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -135,7 +135,18 @@ def start(
             start_new_session=outlive,
         )
 
-    return Process(_spawn_thread().submit(make).result(), argv)
+    made = _spawn_thread().submit(make)
+    try:
+        return Process(made.result(), argv)
+    except BaseException:
+        # Interrupted (Ctrl-C) while it was being made: nobody else knows of it.
+        made.add_done_callback(_end_unclaimed)
+        raise
+
+
+def _end_unclaimed(made: Future[subprocess.Popen[bytes]]) -> None:
+    if made.exception() is None:
+        Process(made.result(), ()).end()
 
 
 def run(

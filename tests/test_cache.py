@@ -178,7 +178,7 @@ def test_the_others_wait_for_who_builds(cache: Cache, builder: tuple[BaseProcess
 
     path = cache.make("image", "key", refuse, progress=progress)
 
-    assert said == [f"waiting for process {child.pid} (key)"]
+    assert said == [f"waiting for process {child.pid} to make image/key"]
     assert (path / "file").read_text() == "contents"
     child.join()
     assert left(cache) == ["key"]

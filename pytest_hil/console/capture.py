@@ -153,6 +153,11 @@ class Capture:
                 data, left_out = self._text.read(mark.text), self._text.left_out(mark.text)
         return self._gap(left_out) + data.decode("utf-8", "replace" if raw else "ignore")
 
+    def skip(self, mark: Mark) -> None:
+        """Let the next search begin at a mark, if it would begin before it."""
+        with self.changed:
+            self.cursor = max(self.cursor, mark.text)
+
     def raw_after(self, offset: int) -> tuple[int, bytes]:
         """The bytes from an offset on, and the offset at which they really begin."""
         with self.changed:

@@ -126,8 +126,12 @@ class Console:
         return search(self._capture, patterns, timeout=timeout, exact=exact)
 
     def mark(self) -> Mark:
-        """This moment, for :meth:`since`."""
+        """This moment, for :meth:`since` and :meth:`skip`."""
         return self._capture.mark()
+
+    def skip(self, mark: Mark) -> None:
+        """Let the next :meth:`expect` begin at a mark, if it would begin before it."""
+        self._capture.skip(mark)
 
     def since(self, mark: Mark, *, raw: bool = False) -> str:
         """What was said since a mark."""

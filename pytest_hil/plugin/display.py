@@ -60,7 +60,6 @@ class Display:
         self._busy: dict[str, _Busy] = {}
         self._drawn = 0
         self._drawn_at = float("-inf")
-        self._said: set[str] = set()
 
     def status(self, worker: str, text: str) -> None:
         """What a worker does now; "" when it has done it."""
@@ -69,15 +68,6 @@ class Display:
                 self._status_live(worker, text)
             else:
                 self._status_plain(worker, text)
-
-    def say(self, text: str) -> None:
-        """A line that stays, once however many workers say it."""
-        with self._lock:
-            if text in self._said:
-                return
-            self._said.add(text)
-            with self.paused():
-                self._line(f"hil: {clean(text)}")
 
     @contextmanager
     def paused(self) -> Iterator[None]:

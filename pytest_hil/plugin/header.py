@@ -8,7 +8,6 @@ from pytest_hil.plugin import chosen
 from pytest_hil.plugin.bench import bench_of
 
 _MiB = 2**20
-_LONGEST_REASON = 60
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -28,7 +27,7 @@ def _line(config: pytest.Config, name: str) -> str:
         machine.append(f"{target.smp} CPUs")
     accel = "KVM to be tried"
     if known.accel is not None:
-        accel = known.accel.name.upper() + _reason(known.accel.why)
+        accel = known.accel.name.upper()
     image = f"image {target.image}"
     if own := target.disk or target.kernel:
         image = f"{own.name} ({image})" if own is target.kernel and not target.initrd else own.name
@@ -42,11 +41,3 @@ def _line(config: pytest.Config, name: str) -> str:
         template,
     ]
     return ", ".join(parts)
-
-
-def _reason(why: str) -> str:
-    """Why it is not KVM, in short: QEMU begins with its own name."""
-    text = why.rpartition("error: ")[2]
-    if len(text) > _LONGEST_REASON:
-        text = text[:_LONGEST_REASON].rsplit(" ", 1)[0] + " …"
-    return f" (no KVM: {text})" if text else ""

@@ -26,13 +26,16 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     attempt = attempt_of(item)
     error = call.excinfo.value if call.excinfo is not None else None
+    of_test = False
     if isinstance(error, HilError):
-        if not item.config.option.fulltrace:
-            _leave_out_our_own(error)
+        if item.config.getoption("fulltrace", default=False):
+            of_test = True
+        else:
+            of_test = _leave_out_our_own(error)
         error = _real_reason(error, attempt)
     report = yield
     if isinstance(error, InfrastructureError) and not _expected(report, item):
-        _make_error(report, error, call)
+        _make_error(report, error, call, of_test=of_test)
     if attempt is not None:
         attempt.worsen(_outcome(report))
     return report
@@ -47,8 +50,11 @@ def _real_reason(error: HilError, attempt: Attempt | None) -> HilError:
     return error
 
 
-def _leave_out_our_own(error: BaseException) -> None:
-    """The test's own lines are what helps: not how a call went on within this package."""
+def _leave_out_our_own(error: BaseException) -> bool:
+    """The test's own lines are what helps: not how a call went on within this package.
+
+    Returns whether there are any of its own.
+    """
     entries = []
     entry = error.__traceback__
     while entry is not None:
@@ -58,10 +64,11 @@ def _leave_out_our_own(error: BaseException) -> None:
     # Pytest and the hooks around the test come first.
     first = max((n for n, name in enumerate(packages) if name in ("_pytest", "pluggy")), default=-1)
     ours = next((n for n in range(first + 1, len(entries)) if packages[n] == _OURS), None)
-    if ours is not None and ours > first + 1:
-        entries[ours - 1].tb_next = None
     error.__cause__ = None
     error.__suppress_context__ = True
+    if ours is not None and ours > first + 1:
+        entries[ours - 1].tb_next = None
+    return ours != first + 1
 
 
 def _expected(report: pytest.TestReport, item: pytest.Item) -> bool:
@@ -71,7 +78,11 @@ def _expected(report: pytest.TestReport, item: pytest.Item) -> bool:
 
 
 def _make_error(
-    report: pytest.TestReport, error: InfrastructureError, call: pytest.CallInfo[None]
+    report: pytest.TestReport,
+    error: InfrastructureError,
+    call: pytest.CallInfo[None],
+    *,
+    of_test: bool,
 ) -> None:
     assert call.excinfo is not None
     report.outcome = "failed"
@@ -83,7 +94,7 @@ def _make_error(
     said.reprcrash.message = message
     said.reprtraceback.reprentries[0].lines[:] = message.splitlines()
     theirs: Any = report.longrepr
-    if report.when == "call" and hasattr(theirs, "chain"):
+    if of_test and hasattr(theirs, "chain"):
         # First what happened, then where in the test; not what happened once more.
         for entry in theirs.reprtraceback.reprentries:
             entry.lines[:] = [line for line in entry.lines if not line.startswith("E ")]

@@ -102,9 +102,17 @@ def why_not(item: pytest.Item) -> str:
     if not names:
         return NO_TARGET
     wanted = wanted_of(item)
-    if wanted is None:
-        only = " or ".join(marker.wish_of(item).targets or ("none",))
-        return f"only for the target {only}; chosen: {', '.join(names)}"
+    if wanted is not None:
+        return unfit(wanted)
+    targets = marker.wish_of(item).targets
+    if targets is None or set(targets) & set(names):
+        # One that pytest does not parametrise (unittest's): it is looked at when it is run.
+        return ""
+    return f"only for the target {' or '.join(targets)}; chosen: {', '.join(names)}"
+
+
+def unfit(wanted: Wanted) -> str:
+    """Why a test cannot run on a target of its kind, as far as it is known; "" if it can."""
     if wanted.hardware:
         return _no_board((wanted.name,))
     return lacking(wanted, wanted.missing)

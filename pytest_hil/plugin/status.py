@@ -89,6 +89,8 @@ class Terminal:
         self._fd = fd
         self._config = config
         self.listener: Listener | None = None
+        # What was said, once however many workers say it; in order.
+        self.notes: dict[str, None] = {}
         live = os.isatty(fd) and os.environ.get("TERM") != "dumb"
         self.display = Display(self._write, self, live=live)
 
@@ -102,7 +104,7 @@ class Terminal:
 
     def _heard(self, message: Message) -> None:
         if message.kind == "say":
-            self.display.say(message.text)
+            self.say(message.text)
         else:
             self.display.status(message.worker, message.text)
 
@@ -110,7 +112,7 @@ class Terminal:
         self.display.status("", line)
 
     def say(self, line: str) -> None:
-        self.display.say(line)
+        self.notes[line] = None
 
     def close(self) -> None:
         if self.listener is not None:
@@ -181,7 +183,7 @@ def _link(config: pytest.Config) -> Sink | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if worker_id(config) or config.option.verbose < 0:
+    if worker_id(config) or config.getoption("verbose", default=0) < 0:
         return
     if config.pluginmanager.has_plugin("terminalreporter"):
         try:
@@ -189,6 +191,15 @@ def pytest_configure(config: pytest.Config) -> None:
             config.stash[_FD] = os.dup(sys.stdout.fileno())
         except (OSError, ValueError, io.UnsupportedOperation):
             pass
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """What the user should know of how the tests ran stands at the end, where it is seen."""
+    terminal = config.stash.get(_TERMINAL, None)
+    for note in [] if terminal is None else list(terminal.notes):
+        terminalreporter.write_line(f"hil: {note}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,7 +12,7 @@ from pytest_hil.plugin import chosen, hookspecs, marker, options, status
 from pytest_hil.plugin.bench import bench_of
 from pytest_hil.plugin.hopes import hopes_of
 from pytest_hil.plugin.items import Use, attempt_of, now
-from pytest_hil.plugin.selection import NO_TARGET, Wanted, describe, lacking, wanted_of
+from pytest_hil.plugin.selection import Wanted, describe, lacking, unfit, wanted_of, why_not
 
 if TYPE_CHECKING:
     from pytest_hil.qemu.guest import Guest
@@ -131,12 +131,17 @@ def _wanted(request: pytest.FixtureRequest, item: pytest.Item) -> Wanted:
     found = getattr(request, "param", None) or wanted_of(item)
     if isinstance(found, Wanted):
         return found
-    # Somebody called request.getfixturevalue("hil"): nothing was known of it at collection.
+    # It calls request.getfixturevalue("hil"), or is unittest's: there is no parameter for it.
+    wish = marker.wish_of(item)
     names = chosen.names(request.config)
-    if not names:
-        pytest.skip(NO_TARGET)
+    mine = [name for name in names if wish.targets is None or name in wish.targets]
+    if not mine:
+        pytest.skip(why_not(item))
     chosen.check(request.config)
-    return describe(request.config, names[0], marker.wish_of(item))
+    wanted = describe(request.config, mine[0], wish)
+    if reason := unfit(wanted):
+        pytest.skip(reason)
+    return wanted
 
 
 def _another(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from pytest_hil.cache import Cache
 from pytest_hil.errors import (
-    HilError,
     ImageError,
     InfrastructureError,
     MachineDied,
@@ -67,6 +66,7 @@ class Factory:
         self._next: Future[Machine] | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._said: set[str] = set()
+        self._closed = False
 
     def fresh(self) -> tuple[Machine, Origin]:
         """A factory-fresh machine, ready to be used.
@@ -103,7 +103,7 @@ class Factory:
     def prepare(self) -> None:
         """Begin to make the next machine ready, in the background, if there is room for it."""
         with self._lock:
-            if self._next is not None or self._no_template:
+            if self._next is not None or self._no_template or self._closed:
                 return
             state = template.ready(self.plan, self._cache)
             if state is None:
@@ -113,8 +113,10 @@ class Factory:
             self._next = self._worker.submit(self._make_ready, state)
 
     def close(self) -> None:
-        """End the machine that is kept ready."""
-        self.free_idle(wait=True)
+        """End the machine that is kept ready; none is made ready any more."""
+        with self._lock:
+            self._closed = True
+        self.free_idle()
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
@@ -134,29 +136,39 @@ class Factory:
         return machine
 
     def _take_prepared(self) -> Machine | None:
+        machine = self._take_next()
+        if machine is not None and machine.died() is not None:
+            machine.close()
+            return None
+        return machine
+
+    def _take_next(self) -> Machine | None:
         with self._lock:
             future, self._next = self._next, None
         if future is None:
             return None
         try:
-            machine = future.result()
-        except HilError:
+            return future.result()
+        except Exception:
             return None  # asking for a new one says what is wrong, if it still is
-        if machine.died() is not None:
-            machine.close()
-            return None
-        return machine
+        except BaseException:
+            # Interrupted (Ctrl-C) while it was being made: nobody will ask for it again.
+            future.add_done_callback(_close_unclaimed)
+            raise
 
-    def free_idle(self, *, wait: bool = False) -> bool:
-        """Give up the machine that is kept ready; whether there was one."""
-        with self._lock:
-            if self._next is None or not (wait or self._next.done()):
-                return False
-            future, self._next = self._next, None
-        with suppress(HilError):
-            future.result().close()
-            return True
-        return False
+    def free_idle(self, *, wait: bool = True) -> bool:
+        """Give up the machine that is kept ready; whether there was one.
+
+        ``wait``: for one that is just being made, too: it is a matter of a tenth of a second.
+        """
+        future = self._next
+        if future is None or not (wait or future.done()):
+            return False
+        machine = self._take_next()
+        if machine is None:
+            return False
+        machine.close()
+        return True
 
     def _give_up(self, why: str) -> None:
         self._no_template = self._no_template or why
@@ -165,6 +177,11 @@ class Factory:
             self._say(
                 f"target {self.plan.hardware.name}: no template, every machine is booted: {why}"
             )
+
+
+def _close_unclaimed(future: Future[Machine]) -> None:
+    if future.exception() is None:
+        future.result().close()
 
 
 def _why_none(plan: Plan, *, wanted: bool) -> str:

@@ -6,11 +6,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from pytest_hil.console.capture import Mark
 from pytest_hil.console.session import Console
 from pytest_hil.errors import (
     ChannelLost,
@@ -22,7 +24,7 @@ from pytest_hil.errors import (
 )
 from pytest_hil.qemu import boot, runtime, state, template
 from pytest_hil.qemu.factory import Factory, Origin
-from pytest_hil.qemu.machine import Machine
+from pytest_hil.qemu.machine import Machine, Seat
 from pytest_hil.qemu.monitor import Event
 from pytest_hil.shell.agent import AgentShell
 from pytest_hil.shell.agent_command import Follow
@@ -63,6 +65,7 @@ class Guest(Target):
         self._saved: Path | None = None
         self._forks: list[Guest] = []
         self._closed = False
+        self._reset_at: Mark | None = None
         self.origin = origin
         hardware = machine.hardware
         self.name = hardware.name
@@ -81,10 +84,15 @@ class Guest(Target):
     def _adopt(self, machine: Machine) -> None:
         """Make a machine the one that this target is."""
         self._machine = machine
+        self._reset_at = None
         machine.monitor.log = self._qmp_log
         machine.on_event = self._on_event
         if self._record_to is not None:
             machine.console.record(self._record_to)
+        if self._closed:
+            # By another thread, which has closed the machine before this one.
+            machine.close()
+            raise MachineError(f"the target {self.name} was closed")
 
     def _on_event(self, event: Event) -> None:
         """Called from the monitor's thread: must not wait."""
@@ -92,6 +100,8 @@ class Guest(Target):
         data = event.get("data", {})
         self._events("qmp", event=name, **data)
         shell = self._machine.shell
+        if name == "RESET":
+            self._reset_at = self._machine.console.mark()
         if name == "RESET" and shell is not None:
             shell.fail(Restarted(f"the machine {self.name} restarted while a command ran"))
         elif name in ("GUEST_PANICKED", "GUEST_CRASHLOADED") and shell is not None:
@@ -216,7 +226,9 @@ class Guest(Target):
                 f"the snapshot {snapshot.name} is of the target {snapshot.target}, "
                 f"not of {self.name}"
             )
-        machine = load_state(self._factory, Path(snapshot.path))
+        seat = self._factory.seat
+        room_made = replace(seat, free_idle=lambda: seat.free_idle() or self._give_way())
+        machine = load_state(self._factory, Path(snapshot.path), seat=room_made)
         old, self.origin = self._machine, Origin("snapshot", snapshot.name)
         old.close()
         self._adopt(machine)
@@ -237,6 +249,9 @@ class Guest(Target):
             self._factory, machine, Origin("snapshot", "fork"), boot_timeout=self._boot_timeout
         )
         self._forks.append(twin)
+        if self._closed:
+            twin.close()
+            raise MachineError(f"the target {self.name} was closed")
         self._events("fork")
         return twin
 
@@ -249,11 +264,12 @@ class Guest(Target):
         if self._closed:
             return
         self._closed = True
-        for twin in self._forks:
-            twin.close()
-        self._machine.close()
-        if self._saved is not None:
-            runtime.remove(self._saved)
+        with ExitStack() as everything:
+            if self._saved is not None:
+                everything.callback(runtime.remove, self._saved)
+            everything.callback(self._machine.close)
+            for twin in self._forks:
+                everything.callback(twin.close)
 
     def died(self) -> InfrastructureError | None:
         """Why the machine is gone, if it went by itself and nobody switched it off."""
@@ -285,6 +301,9 @@ class Guest(Target):
         deadline = time.monotonic() + self._boot_timeout
         while True:
             left = max(0.1, deadline - time.monotonic())
+            if self._reset_at is not None:
+                # What it said before, of a panic perhaps, says nothing about how it comes up.
+                self._machine.console.skip(self._reset_at)
             try:
                 template.wait_with_progress(
                     self._machine, self._factory.plan, self._factory.seat.progress, left
@@ -311,6 +330,13 @@ class Guest(Target):
                 self.name, f"{what}: only machines with an agent can be saved and restored"
             )
 
+    def _give_way(self) -> bool:
+        """The host is full: end the machine that is about to be replaced. Whether it lived."""
+        if not self._machine.powered:
+            return False
+        self.switch_off()
+        return True
+
     def switch_off(self) -> None:
         """Take its power: QEMU ends at once, its disks stay as they are."""
         if not self._machine.powered:
@@ -330,15 +356,16 @@ class Guest(Target):
         old = self._machine
         old.process.end()
         history = old.console.raw_after(0)[1]
-        disks = old.keep_overlays()
-        old.close()
+        disks = old.overlays
         machine = Machine(old.hardware, self._factory.seat, overlays=disks, history=history)
+        old.keep_overlays()
+        old.close()
         try:
             self.origin = Origin("boot", "power on")
             self._adopt(machine)
             self._come_up()
         except BaseException:
-            machine.powered = False
+            self.switch_off()
             raise
 
 
@@ -367,12 +394,12 @@ class MachinePower:
         return machine.powered and machine.died() is None
 
 
-def load_state(factory: Factory, directory: Path) -> Machine:
+def load_state(factory: Factory, directory: Path, *, seat: Seat | None = None) -> Machine:
     """A machine that goes on from a state of this factory's hardware, as who it was then.
 
     It gets new randomness and the time of day. Raises TemplateError, NoRoom.
     """
-    machine = state.load(state.State(directory), factory.plan.hardware, factory.seat)
+    machine = state.load(state.State(directory), factory.plan.hardware, seat or factory.seat)
     try:
         boot.hello(machine, 30)
         boot.personalise(machine, identity=False)

@@ -7,6 +7,7 @@ to collide, or to be left behind, and nobody else can connect.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pytest_hil import process
 from pytest_hil.console.session import Console
 from pytest_hil.console.transport import SocketTransport
-from pytest_hil.errors import ChannelLost, ConsoleClosed, MachineDied, OutcomeUnknown
+from pytest_hil.errors import ChannelLost, ConsoleClosed, MachineDied, MachineError, OutcomeUnknown
 from pytest_hil.process import Process
 from pytest_hil.progress import Progress, silent
 from pytest_hil.qemu import cmdline
@@ -46,9 +47,9 @@ class Machine:
     """A running QEMU. A context manager; leaving it kills it.
 
     ``overlays``: disks that another machine left (None: new ones on the hardware's disks); they
-    are this machine's from now on, and go with it. ``history`` is what the machine said on its
-    console before it was saved.
-    Raises NoRoom, ToolMissing, MachineDied.
+    are this machine's once it has started, and go with it. ``history`` is what the machine said on
+    its console before it was saved.
+    Raises NoRoom, ToolMissing, MachineDied, MachineError.
     """
 
     def __init__(
@@ -74,8 +75,12 @@ class Machine:
             self.overlays = overlays or Overlays.on_disks(hardware.disks)
             self._exit.append(self.remove_overlays)
             self._start(memory or Memory(), incoming, history, pass_fds)
-        except BaseException:
+        except BaseException as error:
+            if overlays is not None:
+                self.keep_overlays()
             self.close()
+            if isinstance(error, OSError):
+                raise cannot_start(hardware.name, error) from error
             raise
 
     def _start(
@@ -109,7 +114,6 @@ class Machine:
             self.argv = tuple(cmdline.argv(self.hardware, wiring))
             self.console = Console(SocketTransport(console), name=name, history=history)
             self._exit.append(self.console.close)
-            self.console.subscribe(self._on_console)
             self.monitor = Monitor(monitor, name=name)
             self._exit.append(self.monitor.close)
             self.shell = None if agent is None else AgentShell(agent, name=name)
@@ -118,22 +122,27 @@ class Machine:
             fds = [fd for fd in (console_fd, monitor_fd, agent_fd) if fd is not None]
 
             def launch() -> Process:
-                return process.start(
+                self.process = process.start(
                     self.argv,
                     stdout=self._stderr,
                     stderr=self._stderr,
                     pass_fds=[*fds, *pass_fds],
                 )
+                self._exit.append(self._end_process)
+                return self.process
 
-            self.process = self._seat.room.start(
+            # What never runs and only carries a state into a file has no memory but that file.
+            own = 0 if incoming and memory.shared else self.hardware.memory or 0
+            self._seat.room.start(
                 name,
-                (self.hardware.memory or 0) + OVERHEAD,
+                own + OVERHEAD,
                 launch,
                 timeout=self._seat.timeout,
                 progress=self._seat.progress,
                 free_idle=self._seat.free_idle,
             )
-            self._exit.append(self._end_process)
+            # Not before: when there is no room, the console ends and there is no process to ask.
+            self.console.subscribe(self._on_console)
         self.monitor.subscribe(self._on_event)
         with self.watching():
             self.monitor.connect(60)
@@ -218,6 +227,14 @@ class Machine:
 
 def _ignore(_event: Event) -> None:
     pass
+
+
+def cannot_start(name: str, error: OSError) -> MachineError:
+    """The host refused what every machine needs; that says nothing about a template."""
+    mend = ""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        mend = "allow more open files: ulimit -n"
+    return MachineError(f"the machine {name} cannot be started: {error}", mend=mend)
 
 
 _MENDS = (

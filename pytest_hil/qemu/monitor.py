@@ -26,6 +26,7 @@ Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 Log = Callable[[dict[str, Any]], None]
 
+_log = logging.getLogger(__name__)
 # It reports every end of a connection as an error; for us that is how most machines end.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
@@ -142,13 +143,29 @@ class Monitor:
 
     def dispatch(self, event: Event) -> None:
         for subscriber in tuple(self._subscribers):
-            subscriber(event)
+            self._tell(subscriber, event)
+
+    def note(self, message: dict[str, Any]) -> None:
+        """Log a message."""
+        if self.log is not None:
+            self._tell(self.log, message)
+
+    def _tell(self, listener: Callable[[dict[str, Any]], None], what: dict[str, Any]) -> None:
+        try:
+            listener(what)
+        except Exception:
+            # For qemu.qmp it would be the end of the connection.
+            _log.exception("a listener to the monitor of %s failed", self._name)
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        if self._loop is None:
+        loop = self._loop
+        try:
+            if loop is None:
+                raise RuntimeError
+            future: Future[T] = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:  # another thread has just closed it, and with it the loop
             work.close()
-            raise ChannelLost(f"the monitor of {self._name} is closed")
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise ChannelLost(f"the monitor of {self._name} is closed") from None
         try:
             return future.result(timeout)
         except FutureTimeout:
@@ -201,8 +218,7 @@ class _Client(QMPClient):
         self._monitor = monitor
 
     async def _on_message(self, msg: Message) -> None:
-        if self._monitor.log is not None:
-            self._monitor.log({"from": "qemu", **dict(msg)})
+        self._monitor.note({"from": "qemu", **dict(msg)})
         if "event" in msg:
             # Not to qemu.qmp's own event queues: nobody reads them, and they would grow.
             self._monitor.dispatch(dict(msg))
@@ -210,8 +226,7 @@ class _Client(QMPClient):
         await super()._on_message(msg)
 
     def _do_send(self, msg: Message) -> None:
-        if self._monitor.log is not None:
-            self._monitor.log({"from": "us", **dict(msg)})
+        self._monitor.note({"from": "us", **dict(msg)})
         super()._do_send(msg)
 
     async def shut(self) -> None:

@@ -60,6 +60,12 @@ def make(
     image = resolve(spec, arch=target.arch, cache=cache, progress=progress)
     has_bus = family(machine) in ("q35", "virt")
     agent = target.agent and image.agent and has_bus
+    if any(word.lstrip("-") == "daemonize" for word in target.extra_args):
+        raise ConfigError(
+            f"{config.source}: the target {target.name}'s extra_args",
+            "-daemonize would make a QEMU that nobody ends",
+            mend="remove it; `pytest-hil vm start` keeps a machine running",
+        )
     if image.disks and not has_bus:
         raise ConfigError(
             f"{config.source}: the target {target.name}'s disk",

@@ -200,7 +200,7 @@ def _wait_for_one(pids: list[int], timeout: float) -> None:
         for pid in pids:
             try:
                 fds.append(os.pidfd_open(pid))
-            except OSError:
+            except ProcessLookupError:
                 return
             poll.register(fds[-1], select.POLLIN)
         # Somebody may come and go while we look at those that were here: look again in a while.

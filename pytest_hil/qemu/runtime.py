@@ -53,8 +53,11 @@ def is_alive(owner: str) -> bool:
 def directory(prefix: str) -> Path:
     """A new directory of this process; its owner removes it, or :func:`reap` does."""
     mine = base() / owner_name()
-    mine.mkdir(mode=0o700, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=mine))
+    while True:
+        mine.mkdir(mode=0o700, exist_ok=True)
+        # Another thread may remove its last directory, and with it this one, in between.
+        with contextlib.suppress(FileNotFoundError):
+            return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=mine))
 
 
 def remove(path: Path) -> None:

@@ -18,12 +18,13 @@ clone: it gets descriptors, so a state may be removed at any time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from typing import Any
 from pytest_hil.errors import ChannelLost, MachineError, NoRoom, TemplateError
 from pytest_hil.qemu import cmdline, overlay
 from pytest_hil.qemu.hardware import Hardware, Memory
-from pytest_hil.qemu.machine import Machine, Seat
+from pytest_hil.qemu.machine import Machine, Seat, cannot_start
 from pytest_hil.qemu.monitor import CommandError, Event, Monitor
 from pytest_hil.qemu.overlay import Overlays
 
@@ -116,21 +117,16 @@ def save_live(machine: Machine, directory: Path, seat: Seat) -> State:
         machine.monitor.execute("stop")
         try:
             bases = _freeze_disks(machine, State(directory))
-            carrier = Machine(
-                hardware,
-                seat,
-                memory=memory_for(directory, size),
-                overlays=Overlays.on(bases),
-                incoming=True,
-            )
-            with carrier:
+            memory = memory_for(directory, size)
+            with _waiting(hardware, seat, bases, memory) as carrier:
                 _hand_over(machine, carrier)
                 # Nothing ever ran on the carrier: its disks are what lies below its overlays.
                 carrier.remove_overlays()
                 state = save(carrier, directory)
+            # While it stands still: what it says from now on is not the saved machine's.
+            state.console.write_bytes(machine.console.raw_after(0)[1])
         finally:
             machine.monitor.execute("cont")
-    state.console.write_bytes(machine.console.raw_after(0)[1])
     return state
 
 
@@ -154,14 +150,15 @@ def load(
             history = state.console.read_bytes() if state.console.exists() else b""
             _check_whole(state, memory, hardware)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise cannot_start(hardware.name, error) from error
             raise TemplateError(f"the saved state {state.path} is incomplete: {error}") from error
         with _explained("load", hardware.name):
-            machine = Machine(
+            machine = _waiting(
                 hardware,
                 seat,
-                memory=Memory(f"/proc/self/fd/{memory}", shared=False),
-                overlays=Overlays.on(state.disks(len(hardware.disks))),
-                incoming=True,
+                state.disks(len(hardware.disks)),
+                Memory(f"/proc/self/fd/{memory}", shared=False),
                 history=history,
                 pass_fds=(memory, stream),
             )
@@ -174,6 +171,32 @@ def load(
                 machine.close()
                 raise
             return machine
+
+
+def _waiting(
+    hardware: Hardware,
+    seat: Seat,
+    bases: Sequence[overlay.Base],
+    memory: Memory,
+    *,
+    history: bytes = b"",
+    pass_fds: Sequence[int] = (),
+) -> Machine:
+    """A machine that does not boot but waits for a saved state."""
+    overlays = Overlays.on(bases)
+    try:
+        return Machine(
+            hardware,
+            seat,
+            memory=memory,
+            overlays=overlays,
+            incoming=True,
+            history=history,
+            pass_fds=pass_fds,
+        )
+    except BaseException:
+        overlays.remove()
+        raise
 
 
 def manifest(path: Path) -> dict[str, object]:

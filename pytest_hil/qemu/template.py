@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from pytest_hil.qemu.plan import Plan
 from pytest_hil.qemu.state import State
 
 KIND = "templates"
+_KERNEL_TIME = re.compile(r"^\[ *[0-9.]+\] ")
 
 
 def key(plan: Plan) -> str:
@@ -113,16 +115,18 @@ def wait_with_progress(machine: Machine, plan: Plan, progress: Progress, timeout
 def _console_lines(name: str, progress: Progress, began: float) -> Callable[[bytes], None]:
     if progress is silent:
         return lambda _data: None
-    last = began
+    last, rest = began, b""
 
     def show(data: bytes) -> None:
-        nonlocal last
+        nonlocal last, rest
+        *whole, rest = (rest[-1000:] + data).split(b"\n")
+        lines = [line for line in whole if line.strip()]
         now = time.monotonic()
-        lines = [line for line in data.decode(errors="replace").splitlines() if line.strip()]
         # A person reads a few lines a second, a kernel prints hundreds.
         if lines and now - last >= 0.25:
             last = now
-            progress(f"{name}: booting, {now - began:.1f} s: {lines[-1].strip()[:100]}")
+            line = _KERNEL_TIME.sub("", lines[-1].decode(errors="replace").strip())
+            progress(f"{name}: booting, {now - began:.1f} s: {line[:100]}")
 
     return show
 

@@ -162,11 +162,3 @@ def test_workers_do_not_wait_for_each_other() -> None:
     display.status("gw1", "")
     display.status("gw2", "")
     assert screen.shown() == ["hil gw0: one", "hil gw1: two", ""]
-
-
-def test_what_is_said_is_said_once() -> None:
-    screen = Screen(broken_by=("", "\n"))
-    display = plain(screen)
-    for _ in range(3):
-        display.say("machines are emulated")
-    assert screen.shown() == ["hil: machines are emulated", ""]

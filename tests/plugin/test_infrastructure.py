@@ -23,7 +23,7 @@ def test_channel():
 
 @pytest.fixture
 def broken():
-    raise MachineError("no machine today")
+    raise MachineError("no machine today")  # here it was
 
 def test_set_up(broken): pass
 
@@ -53,6 +53,7 @@ def test_errors_and_failures(plain: pytest.Pytester, more: tuple[str, ...]) -> N
             "test_it.py:13: ChannelLost",
         ]
     )
+    done.stdout.fnmatch_lines(["infrastructure: no machine today", "* # here it was"])
     for line in (
         "FAILED test_it.py::test_fails - assert 1 == 2",
         "FAILED test_it.py::test_command_fails - *CommandFailed: *",

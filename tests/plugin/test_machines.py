@@ -223,7 +223,7 @@ def test_the_header_when_all_is_there(inner: Any) -> None:
     assert inner.run(QEMU, "--hil-accel=tcg") == 0, inner.text
     assert inner.run(QEMU, "--hil-accel=tcg") == 0, inner.text
     assert ", TCG, image debian ready, template ready\n" in inner.text
-    # Nothing took long: there is nothing to tell.
+    # Nothing took long, and nothing was out of the ordinary.
     assert inner.text.count("hil: ") == 1
 
 

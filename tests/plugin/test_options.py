@@ -71,6 +71,13 @@ def test_the_options_stand_together_in_the_help(plain: pytest.Pytester) -> None:
     }
 
 
+def test_pytest_without_its_own_parts(plain: pytest.Pytester) -> None:
+    plain.makepyfile("def test_it(hil): pass\ndef test_plain(): pass\n")
+    for part in ("terminal", "capture", "logging", "warnings", "junitxml", "skipping"):
+        done = plain.runpytest_subprocess("-p", f"no:{part}")
+        assert done.ret == pytest.ExitCode.OK, (part, done.stdout.str(), done.stderr.str())
+
+
 def test_the_markers_are_registered(plain: pytest.Pytester) -> None:
     done = plain.runpytest_inprocess("--markers")
     done.stdout.fnmatch_lines(["@pytest.mark.hil(*", "@pytest.mark.hardware: *"])

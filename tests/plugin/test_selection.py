@@ -128,6 +128,40 @@ def test_no_target(plain: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> N
     assert not (plain.path / "cache").exists()
 
 
+def test_one_that_is_not_parametrised(boards: pytest.Pytester) -> None:
+    boards.makepyfile(
+        """
+        import pytest, unittest
+
+        @pytest.mark.hil(target="two")
+        def test_late(request): request.getfixturevalue("real")
+
+        @pytest.mark.hil(features=["green"])
+        def test_lacks(request): request.getfixturevalue("real")
+
+        @pytest.mark.usefixtures("real")
+        @pytest.mark.hardware
+        class TestUnit(unittest.TestCase):
+            def test_unit(self): pass
+        """
+    )
+    boards.makeconftest(
+        """
+import pytest
+@pytest.fixture
+def real(request): request.getfixturevalue("hil")
+        """
+    )
+    done = boards.runpytest_inprocess("--hil-target=one", "-rs")
+    done.assert_outcomes(skipped=3)
+    for reason in (
+        "only for the target two; chosen: one",
+        "the target one lacks the feature green",
+        "needs a board; one is emulated",
+    ):
+        done.stdout.fnmatch_lines([f"SKIPPED *: {reason}"])
+
+
 def test_the_target_of_the_ini_file(boards: pytest.Pytester) -> None:
     boards.makeini("[pytest]\nhil_target = one two\n")
     boards.makepyfile("def test_it(hil): pass")
