@@ -209,7 +209,7 @@ class Bench:
         from pytest_hil.qemu.guest import Guest, load_state
 
         factory = self.factory(target)
-        machine = load_state(factory, directory)
+        machine = load_state(factory, directory, post_mortem=True)
         origin = Origin("snapshot", str(directory))
         return self._keep(Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout))
 

@@ -19,6 +19,7 @@
     │   ├── ProtocolError            the other side spoke nonsense
     │   └── OutcomeUnknown           a command was sent and its reply was lost
     └── TargetError                  the target did not do what the test wanted
+        ├── Crashed                  its kernel or firmware crashed
         ├── CommandFailed            non-zero exit code or a signal
         ├── CommandTimeout           the command ran too long and was killed
         ├── OutputTooLarge           the command printed more than was asked for
@@ -192,6 +193,10 @@ class OutcomeUnknown(InfrastructureError):
 
 class TargetError(HilError):
     """The target did not do what the test wanted."""
+
+
+class Crashed(TargetError):
+    """The target's kernel or firmware crashed while a test used it."""
 
 
 class CommandFailed(TargetError):

@@ -46,9 +46,16 @@ def hello(machine: Machine, timeout: float) -> None:
         raise BootTimeout(
             machine.hardware.name,
             timeout=timeout,
-            waited_for="its agent to answer",
+            waited_for=_agent(machine),
             console=machine.console.tail(20),
         ) from error
+
+
+def _agent(machine: Machine) -> str:
+    if READY_LINE in machine.console.tail(20):
+        # Everything else of it is up, so it is the channel that is missing.
+        return "its agent to answer; the guest is up: does its kernel have CONFIG_VIRTIO_CONSOLE?"
+    return "its agent to answer"
 
 
 def _expect(machine: Machine, pattern: str, timeout: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -15,7 +16,9 @@ from typing import Any
 from pytest_hil.console.capture import Mark
 from pytest_hil.console.session import Console
 from pytest_hil.errors import (
+    BootTimeout,
     ChannelLost,
+    Crashed,
     InfrastructureError,
     MachineError,
     OutcomeUnknown,
@@ -105,7 +108,7 @@ class Guest(Target):
         if name == "RESET" and shell is not None:
             shell.fail(Restarted(f"the machine {self.name} restarted while a command ran"))
         elif name in ("GUEST_PANICKED", "GUEST_CRASHLOADED") and shell is not None:
-            shell.fail(MachineError(f"the kernel of the machine {self.name} panicked"))
+            shell.fail(Crashed(f"the kernel of the machine {self.name} panicked"))
         elif name == "SHUTDOWN" and shell is not None:
             shell.fail(ChannelLost(f"the machine {self.name} was switched off"))
 
@@ -203,7 +206,8 @@ class Guest(Target):
         self._must_save("snapshot")
         if self._saved is None:
             self._saved = runtime.directory("snapshots")
-        directory = Path(tempfile.mkdtemp(prefix=f"{name or 'snapshot'}-", dir=self._saved))
+        readable = re.sub(r"[^\w.-]", "_", name)[:40] or "snapshot"
+        directory = Path(tempfile.mkdtemp(prefix=f"{readable}-", dir=self._saved))
         self.save(directory)
         return Snapshot(name=name or directory.name, target=self.name, path=str(directory))
 
@@ -240,11 +244,12 @@ class Guest(Target):
         It has randomness and a clock of its own, and the same name as this one. It ends with this
         one, or when it is closed.
         """
-        snapshot = self.snapshot("fork")
+        saved = state.State(Path(self.snapshot("fork").path))
         try:
-            machine = load_state(self._factory, Path(snapshot.path))
+            machine = load_state(self._factory, saved.path)
         finally:
-            shutil.rmtree(snapshot.path, ignore_errors=True)
+            # Only its disks stay, which the twin's lie on: it may be saved in its turn.
+            saved.memory.unlink(missing_ok=True)
         twin = Guest(
             self._factory, machine, Origin("snapshot", "fork"), boot_timeout=self._boot_timeout
         )
@@ -394,14 +399,23 @@ class MachinePower:
         return machine.powered and machine.died() is None
 
 
-def load_state(factory: Factory, directory: Path, *, seat: Seat | None = None) -> Machine:
+def load_state(
+    factory: Factory, directory: Path, *, seat: Seat | None = None, post_mortem: bool = False
+) -> Machine:
     """A machine that goes on from a state of this factory's hardware, as who it was then.
 
-    It gets new randomness and the time of day. Raises TemplateError, NoRoom.
+    It gets new randomness and the time of day. ``post_mortem``: it may be one that answers no more
+    (a kernel that panicked), which still has a console and memory to look at.
+    Raises TemplateError, NoRoom.
     """
     machine = state.load(state.State(directory), factory.plan.hardware, seat or factory.seat)
     try:
-        boot.hello(machine, 30)
+        try:
+            boot.hello(machine, 3 if post_mortem else 30)
+        except BootTimeout:
+            if not post_mortem:
+                raise
+            return machine
         boot.personalise(machine, identity=False)
     except BaseException:
         machine.close()

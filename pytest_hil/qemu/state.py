@@ -70,8 +70,12 @@ class State:
 def memory_for(directory: Path, size: int) -> Memory:
     """A new memory file in a directory that becomes a state: for the machine to be saved there."""
     path = State(directory).memory
-    with path.open("wb") as file:
-        file.truncate(size)
+    # A guest's memory is its owner's alone: it may hold keys.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
     return Memory(str(path), shared=True)
 
 

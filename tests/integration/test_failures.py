@@ -17,6 +17,7 @@ from pytest_hil.bench import Bench, Settings
 from pytest_hil.errors import (
     BootTimeout,
     ConfigError,
+    Crashed,
     MachineDied,
     MachineError,
     NoRoom,
@@ -135,7 +136,7 @@ def test_a_kernel_that_panics_at_boot(bench: Bench) -> None:
 
 def test_a_kernel_that_panics_in_a_test(guest: Guest) -> None:
     began = time.monotonic()
-    with pytest.raises(MachineError, match="panicked"):
+    with pytest.raises(Crashed, match="panicked"):
         guest.run("echo c > /proc/sysrq-trigger; sleep 100", timeout=60)
     assert time.monotonic() - began < 10
     guest.close()

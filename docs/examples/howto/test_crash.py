@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hil import InfrastructureError, Target
+from pytest_hil import Crashed, Target
 
 
 def test_a_panic_ends_the_command(hil: Target) -> None:
-    with pytest.raises(InfrastructureError, match="the kernel of the machine qemu panicked"):
+    with pytest.raises(Crashed, match="the kernel of the machine qemu panicked"):
         hil.run("echo c > /proc/sysrq-trigger")
     hil.console.expect(r"Kernel panic - not syncing: (.*?)\r?\n", timeout=5)
 
