@@ -157,5 +157,10 @@ def _another(
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that gets the target of the one before it uses it from here on."""
     shared = item.config.stash.get(_SHARED, None)
-    if shared is not None and wanted_of(item) == shared[0]:
-        enter(item, *shared, "")
+    wanted = wanted_of(item)
+    if shared is None or wanted is None or wanted != shared[0]:
+        return
+    target = shared[1]
+    if reason := lacking(wanted, wanted.features - target.features):
+        pytest.skip(reason)
+    enter(item, wanted, target, "")

@@ -59,6 +59,24 @@ def test_scopes(inner: Any, scope: str, shared: str, machines: int) -> None:
     assert_nothing_is_left(inner)
 
 
+def test_a_feature_that_only_a_machine_tells(inner: Any) -> None:
+    inner.write(
+        """
+import pytest
+
+def test_any(hil): pass
+@pytest.mark.hil(features=["kvm"])
+def test_kvm(hil): pass
+@pytest.mark.hil(features=["tcg"])
+def test_tcg(hil): pass
+        """
+    )
+    for scope in ("function", "module"):
+        assert inner.run(QEMU, "--hil-accel=tcg", f"--hil-scope={scope}", "-rs") == 0, inner.text
+        assert "2 passed, 1 skipped" in inner.text
+        assert "the target qemu lacks the feature kvm" in inner.text
+
+
 def test_a_fixture_of_a_module_may_use_a_shared_target(inner: Any) -> None:
     inner.write(
         """
