@@ -190,8 +190,8 @@ class Bench:
         machine, origin = factory.fresh()
         return self._keep(Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout))
 
-    def prepare(self, target: QemuTarget) -> None:
-        """Begin to make the next machine of this description ready, in the background.
+    def prepare(self, target: QemuTarget, ahead: int = 1) -> None:
+        """Begin to make the next machines of this description ready, in the background.
 
         The machines that are ready for other descriptions give way.
         """
@@ -201,7 +201,7 @@ class Bench:
         for other in others:
             other.free_idle(wait=False)
         if factory is not None:
-            factory.prepare()
+            factory.prepare(ahead)
 
     def open_saved(self, target: QemuTarget, directory: Path) -> Guest:
         """A target that goes on from a saved state (``--hil-keep``)."""

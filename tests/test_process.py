@@ -93,3 +93,19 @@ def test_a_pid_and_its_start_time_name_a_process() -> None:
         process.kill_pid(child.pid, started=started)
         assert child.wait(5) == -signal.SIGKILL
         assert process.start_time(child.pid) is None
+
+
+def test_an_interrupt_while_a_child_is_made_leaves_no_child() -> None:
+    gate = threading.Event()
+    process._spawn_thread().submit(gate.wait)  # it can be made only when this ends
+    mark = f"{os.getpid()}.9"
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        process.start(["sleep", mark])
+    gate.set()
+    process._spawn_thread().submit(int).result()  # by now it was made, and ended
+    running = [path.read_bytes() for path in Path("/proc").glob(f"{os.getpid()}/task/*/children")]
+    lines = [
+        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in b" ".join(running).decode().split()
+    ]
+    assert not any(mark.encode() in line for line in lines)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from pytest_hil.config import QemuTarget
 
 # What will be the same the next time.
-_FOR_GOOD = (ConfigError, ImageError, ToolMissing)
+_FOR_GOOD = (ConfigError, ImageError)
+# What costs nothing to find out again. What was there at the start is missing only to a test that
+# has changed PATH, say: that is no matter of the others.
+_AT_ONCE = (ToolMissing,)
 # What may be chance once, but not so often in a row.
 _ATTEMPTS = 3
 
@@ -42,7 +45,8 @@ class Hopes:
         try:
             yield
         except (ConfigError, InfrastructureError) as error:
-            self._count(target, error, item)
+            if not isinstance(error, _AT_ONCE):
+                self._count(target, error, item)
             raise
         self._failures.pop(target, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +24,10 @@ from pytest_hil.qemu.machine import Machine, Seat
 from pytest_hil.qemu.plan import Plan
 from pytest_hil.qemu.room import Room
 from pytest_hil.qemu.state import State
+
+# Making a machine ready takes a little longer than a short test lasts: with two under way the
+# next one is there in time.
+AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Factory:
             room, timeout=room_timeout, progress=progress, free_idle=free_idle or self.free_idle
         )
         self._lock = threading.Lock()
-        self._next: Future[Machine] | None = None
+        self._ready: deque[Future[Machine]] = deque()
         self._worker: ThreadPoolExecutor | None = None
         self._said: set[str] = set()
         self._closed = False
@@ -100,23 +105,25 @@ class Factory:
             self._give_up(str(error))
             return None
 
-    def prepare(self) -> None:
-        """Begin to make the next machine ready, in the background, if there is room for it."""
+    def prepare(self, ahead: int = 1) -> None:
+        """Begin to make the next ``ahead`` machines ready, in the background, if there is room."""
         with self._lock:
-            if self._next is not None or self._no_template or self._closed:
+            if len(self._ready) >= ahead or self._no_template or self._closed:
                 return
             state = template.ready(self.plan, self._cache)
             if state is None:
                 return
             if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, thread_name_prefix="hil-prepare")
-            self._next = self._worker.submit(self._make_ready, state)
+                self._worker = ThreadPoolExecutor(AHEAD, thread_name_prefix="hil-prepare")
+            while len(self._ready) < ahead:
+                self._ready.append(self._worker.submit(self._make_ready, state))
 
     def close(self) -> None:
-        """End the machine that is kept ready; none is made ready any more."""
+        """End the machines that are kept ready; none is made ready any more."""
         with self._lock:
             self._closed = True
-        self.free_idle()
+        while self._ready:
+            self.free_idle()
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
@@ -144,9 +151,9 @@ class Factory:
 
     def _take_next(self) -> Machine | None:
         with self._lock:
-            future, self._next = self._next, None
-        if future is None:
-            return None
+            if not self._ready:
+                return None
+            future = self._ready.popleft()
         try:
             return future.result()
         except Exception:
@@ -157,13 +164,13 @@ class Factory:
             raise
 
     def free_idle(self, *, wait: bool = True) -> bool:
-        """Give up the machine that is kept ready; whether there was one.
+        """Give up a machine that is kept ready; whether there was one.
 
         ``wait``: for one that is just being made, too: it is a matter of a tenth of a second.
         """
-        future = self._next
-        if future is None or not (wait or future.done()):
-            return False
+        with self._lock:
+            if not self._ready or not (wait or self._ready[0].done()):
+                return False
         machine = self._take_next()
         if machine is None:
             return False

@@ -208,7 +208,11 @@ class Guest(Target):
             self._saved = runtime.directory("snapshots")
         readable = re.sub(r"[^\w.-]", "_", name)[:40] or "snapshot"
         directory = Path(tempfile.mkdtemp(prefix=f"{readable}-", dir=self._saved))
-        self.save(directory)
+        try:
+            self.save(directory)
+        finally:
+            if self._closed:
+                runtime.remove(self._saved)  # by another thread, which could not remove it all
         return Snapshot(name=name or directory.name, target=self.name, path=str(directory))
 
     def save(self, directory: Path) -> None:

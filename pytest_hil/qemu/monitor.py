@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.message import Message
 
 from pytest_hil.errors import ChannelLost, MachineError
@@ -83,6 +83,8 @@ class Monitor:
         self._socket = sock
         self.log = log
         self._subscribers: list[OnEvent] = []
+        self._waiters: set[Waiter] = set()
+        self.lost = False
         self._loop: asyncio.AbstractEventLoop | None = _loop.enter()
         self._client = _Client(self)
         self._fd_lock = threading.Lock()
@@ -110,6 +112,25 @@ class Monitor:
                 f"the monitor of {self._name} was lost in {command}: {error}"
             ) from error
 
+    def execute_all(self, *commands: tuple[str, dict[str, Any]], timeout: float = 30.0) -> None:
+        """Several commands in one go: none waits for the answer to the one before it.
+
+        Raises as :meth:`execute` does, for the first that fails.
+        """
+
+        async def together() -> None:
+            await asyncio.gather(*(self._client.execute(*command) for command in commands))
+
+        names = ", ".join(name for name, _arguments in commands)
+        try:
+            self._call(together(), timeout)
+        except ExecuteError as error:
+            raise CommandError(f"{names}: QEMU said: {error}") from error
+        except QMPError as error:
+            raise ChannelLost(
+                f"the monitor of {self._name} was lost in {names}: {error}"
+            ) from error
+
     def send_fd(self, fd: int, name: str) -> None:
         """Hand a descriptor to QEMU; ``fd:NAME`` is then its address in commands."""
         with self._fd_lock:
@@ -128,7 +149,13 @@ class Monitor:
 
     def waiter(self, *events: str) -> Waiter:
         """Begin to listen for events; made *before* the command that brings them."""
-        return Waiter(self, events)
+        made = Waiter(self, events, name=self._name)
+        self._waiters.add(made)
+        return made
+
+    def forget(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        self._waiters.discard(waiter)
 
     def close(self) -> None:
         """May be called twice, and from any thread but the loop's."""
@@ -144,6 +171,12 @@ class Monitor:
     def dispatch(self, event: Event) -> None:
         for subscriber in tuple(self._subscribers):
             self._tell(subscriber, event)
+
+    def ended(self) -> None:
+        """The connection is gone: no event comes any more."""
+        self.lost = True
+        for waiter in tuple(self._waiters):
+            waiter.wake()
 
     def note(self, message: dict[str, Any]) -> None:
         """Log a message."""
@@ -178,7 +211,8 @@ class Monitor:
 class Waiter:
     """Waits for one of some events, from the moment it is made."""
 
-    def __init__(self, monitor: Monitor, events: tuple[str, ...]) -> None:
+    def __init__(self, monitor: Monitor, events: tuple[str, ...], *, name: str) -> None:
+        self._name = name
         self._wanted = frozenset(events)
         self._found: list[Event] = []
         self._condition = threading.Condition()
@@ -192,22 +226,33 @@ class Waiter:
                 self._condition.notify_all()
 
     def wait(self, timeout: float, *, until: Callable[[Event], bool] = lambda _e: True) -> Event:
-        """The first event for which ``until`` holds; ChannelLost when none comes in time."""
+        """The first event for which ``until`` holds.
+
+        Raises ChannelLost when none comes in time, or QEMU is gone.
+        """
 
         def first() -> Event | None:
             return next((event for event in self._found if until(event)), None)
 
         with self._condition:
-            event = self._condition.wait_for(first, timeout)
+            self._condition.wait_for(lambda: first() or self._monitor.lost, timeout)
+            event = first()
         if event is None:
-            raise ChannelLost(f"QEMU did not report {'/'.join(sorted(self._wanted))} in time")
+            how = "was lost before" if self._monitor.lost else "did not bring in time:"
+            raise ChannelLost(f"the monitor of {self._name} {how} {'/'.join(sorted(self._wanted))}")
         return event
+
+    def wake(self) -> None:
+        """Look again."""
+        with self._condition:
+            self._condition.notify_all()
 
     def __enter__(self) -> Waiter:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._end()
+        self._monitor.forget(self)
 
 
 class _Client(QMPClient):
@@ -228,6 +273,11 @@ class _Client(QMPClient):
     def _do_send(self, msg: Message) -> None:
         self._monitor.note({"from": "us", **dict(msg)})
         super()._do_send(msg)
+
+    def _set_state(self, state: Runstate) -> None:
+        super()._set_state(state)
+        if state is Runstate.DISCONNECTING:
+            self._monitor.ended()
 
     async def shut(self) -> None:
         with contextlib.suppress(Exception):

@@ -36,7 +36,7 @@ from pytest_hil.qemu.machine import Machine, Seat, cannot_start
 from pytest_hil.qemu.monitor import CommandError, Event, Monitor
 from pytest_hil.qemu.overlay import Overlays
 
-FORMAT = 1
+FORMAT = 2
 _SAVE_TIMEOUT = 120.0
 _LOAD_TIMEOUT = 60.0
 
@@ -82,12 +82,14 @@ def memory_for(directory: Path, size: int) -> Memory:
 def save(machine: Machine, directory: Path) -> State:
     """Save a machine whose memory is :func:`memory_for` this directory, and end it.
 
+    A machine that runs is stopped by QEMU when its state is complete, and continues by itself when
+    that is loaded; one that was stopped before has to be told to go on.
     Raises TemplateError.
     """
     state = State(directory)
     with _explained("save", machine.hardware.name), machine.watching():
-        machine.monitor.execute("stop")
-        _capabilities(machine.monitor, ignore_shared=True)
+        running = bool(machine.monitor.execute("query-status")["running"])
+        machine.monitor.execute(*_capabilities(ignore_shared=True))
         fd = os.open(state.stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             machine.monitor.send_fd(fd, "state")
@@ -101,7 +103,7 @@ def save(machine: Machine, directory: Path) -> State:
             raise TemplateError(f"the machine {machine.hardware.name} did not quit when saved")
     for number, written in enumerate(machine.overlays.paths):
         shutil.move(written, state.disk(number))
-    _describe(state, machine, version)
+    _describe(state, machine, version, running=running)
     return state
 
 
@@ -168,9 +170,14 @@ def load(
             )
             try:
                 with machine.watching():
-                    _capabilities(machine.monitor, ignore_shared=True)
-                    _incoming(machine.monitor, stream, timeout)
-                    machine.monitor.execute("cont")
+                    incoming = ("migrate-incoming", {"uri": f"fd:{stream}"})
+                    if manifest(state.path).get("running"):
+                        # It is not waited for: what comes next is to ask the guest something.
+                        machine.monitor.execute_all(_capabilities(ignore_shared=True), incoming)
+                    else:
+                        machine.monitor.execute(*_capabilities(ignore_shared=True))
+                        _incoming(machine.monitor, incoming, timeout)
+                        machine.monitor.execute("cont")
             except BaseException:
                 machine.close()
                 raise
@@ -230,13 +237,14 @@ def _check_whole(state: State, memory: int, hardware: Hardware) -> None:
         raise ValueError(f"its state has {found} bytes, was {said}")
 
 
-def _describe(state: State, machine: Machine, version: dict[str, Any]) -> None:
+def _describe(state: State, machine: Machine, version: dict[str, Any], *, running: bool) -> None:
     """The manifest comes last: a directory without one is no state."""
     if not state.console.exists():
         state.console.write_bytes(machine.console.raw_after(0)[1])
     facts = {
         "format": FORMAT,
         "made": time.time(),
+        "running": running,
         "stream": state.stream.stat().st_size,
         "argv": cmdline.fingerprint(machine.hardware),
         "qemu": "{major}.{minor}.{micro}".format(**version["qemu"]),
@@ -244,10 +252,11 @@ def _describe(state: State, machine: Machine, version: dict[str, Any]) -> None:
     (state.path / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _capabilities(monitor: Monitor, *, ignore_shared: bool) -> None:
+def _capabilities(*, ignore_shared: bool) -> tuple[str, dict[str, Any]]:
+    """The command that sets what a migration is to be like."""
     wanted = {"x-ignore-shared": ignore_shared, "events": True}
     rows = [{"capability": name, "state": state} for name, state in wanted.items()]
-    monitor.execute("migrate-set-capabilities", {"capabilities": rows})
+    return "migrate-set-capabilities", {"capabilities": rows}
 
 
 _MIGRATED = ("completed", "failed", "cancelled")
@@ -265,9 +274,9 @@ def _migrate(monitor: Monitor, uri: str) -> None:
         raise TemplateError(f"QEMU could not save the machine: {_why(monitor, status)}")
 
 
-def _incoming(monitor: Monitor, stream: int, timeout: float) -> None:
+def _incoming(monitor: Monitor, command: tuple[str, dict[str, Any]], timeout: float) -> None:
     with monitor.waiter("MIGRATION") as waiter:
-        monitor.execute("migrate-incoming", {"uri": f"fd:{stream}"})
+        monitor.execute(*command)
         status = waiter.wait(timeout, until=_ended)["data"]["status"]
     if status != "completed":
         raise TemplateError(f"QEMU could not load the saved state: {_why(monitor, status)}")
@@ -276,7 +285,7 @@ def _incoming(monitor: Monitor, stream: int, timeout: float) -> None:
 def _hand_over(machine: Machine, carrier: Machine) -> None:
     """Stream a stopped machine's whole state, memory too, into the carrier."""
     for one in (machine, carrier):
-        _capabilities(one.monitor, ignore_shared=False)
+        one.monitor.execute(*_capabilities(ignore_shared=False))
     here, there = socket.socketpair()
     with here, there:
         machine.monitor.send_fd(here.fileno(), "handover")

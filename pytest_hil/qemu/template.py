@@ -34,6 +34,8 @@ def key(plan: Plan) -> str:
         plan.emulator.fingerprint,
         plan.emulator.version,
         cpu_model() if plan.hardware.accel == "kvm" else "",
+        # Its disks lie on the user's by their names: another file there is another disk.
+        *(str(disk.path.absolute()) for disk in plan.hardware.disks),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

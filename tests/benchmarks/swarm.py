@@ -43,6 +43,7 @@ def _swarm(context: Context, pool: ThreadPoolExecutor) -> tuple[float, int]:
         return context.fresh()[0]
 
     with contextlib.ExitStack() as machines:
+        machines.callback(start.abort)  # whatever happens here, nobody waits for it for ever
         futures = [pool.submit(one) for _ in range(_COUNT)]
         start.wait()
         began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +20,14 @@ pytestmark = pytest.mark.machine
 MiB = 2**20
 
 
-@pytest.fixture(params=["raw", "qcow2"])
-def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    raw = tmp_path / "disk.raw"
+@pytest.fixture(scope="module", params=["raw", "qcow2"])
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests here: another path would be another template."""
+    raw = tmp_path_factory.mktemp("image") / "disk.raw"
     raw.write_bytes(b"factory!" + bytes(8 * MiB - 8))
     if request.param == "raw":
         return raw
-    out = tmp_path / "disk.qcow2"
+    out = raw.with_suffix(".qcow2")
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, out], check=True)
     return out
 
@@ -133,3 +135,23 @@ def test_an_image_of_a_foreign_format_is_refused(bench: Bench, tmp_path: Path) -
     with pytest.raises(ImageError, match=r"(?s)vmdk.*qemu-img convert") as caught:
         bench.open(bench.target("disk", disk=str(vmdk), agent=True))
     assert str(vmdk) in str(caught.value)
+
+
+def test_a_fork_can_be_forked(guest: Guest) -> None:
+    write(guest, "forked..")
+    twin = guest.fork()
+    grandchild = twin.fork()
+    assert first_bytes(grandchild) == "forked.."
+
+
+def test_a_copy_of_the_image_needs_nothing_of_the_first(
+    bench: Bench, image: Path, tmp_path: Path
+) -> None:
+    first, second = (tmp_path / f"{name}{image.suffix}" for name in ("first", "second"))
+    shutil.copy(image, first)
+    shutil.copy(image, second)
+    bench.open(bench.target("disk", disk=str(first), agent=True)).close()  # its template is there
+    first.unlink()
+    guest = bench.open(bench.target("disk", disk=str(second), agent=True))
+    assert first_bytes(guest) == "factory!"
+    guest.close()
