@@ -14,52 +14,18 @@ from pytest_hil.qemu.guest import Guest
 
 pytestmark = pytest.mark.machine
 
-# The vector table, and a loop on the CMSDK UART at 0x40004000 (Arm DAI 0385): says a line, then
-# sends back what it gets.
-FIRMWARE = r"""
-    .syntax unified
-    .thumb
-    .section .vectors, "a"
-    .word 0x20010000, start
-    .text
-    .thumb_func
-start:
-    ldr r0, =0x40004000
-    movs r1, #3
-    str r1, [r0, #8]
-    ldr r2, =text
-say:
-    ldrb r3, [r2], #1
-    cbz r3, echo
-    bl put
-    b say
-echo:
-    ldr r1, [r0, #4]
-    tst r1, #2
-    beq echo
-    ldr r3, [r0]
-    bl put
-    b echo
-put:
-    ldr r1, [r0, #4]
-    tst r1, #1
-    bne put
-    str r3, [r0]
-    bx lr
-text: .asciz "firmware is up\n"
-"""
-LAYOUT = "SECTIONS { . = 0; .vectors : { *(.vectors) } .text : { *(.text) } }"
+# The firmware of the how-to: says a line on its UART, then sends back what it gets.
+SOURCES = Path(__file__).parents[2] / "docs" / "examples" / "howto" / "bare_metal"
 
 
 @pytest.fixture(scope="module")
 def bench_of_bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     root = tmp_path_factory.mktemp("bare")
-    (root / "firmware.s").write_text(FIRMWARE)
-    (root / "layout.ld").write_text(LAYOUT)
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
     subprocess.run(
-        [*zig, "-mcpu=cortex_m3", "-nostdlib", "-T", "layout.ld", "firmware.s", "-o", "fw.elf"],
-        cwd=root,
+        [*zig, "-mcpu=cortex_m3", "-nostdlib", "-T", "layout.ld", "firmware.s"]
+        + ["-o", str(root / "fw.elf")],
+        cwd=SOURCES,
         check=True,
     )
     (root / "boards.toml").write_text(
