@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,10 @@ SOURCES = Path(__file__).parents[2] / "docs" / "examples" / "howto" / "bare_meta
 @pytest.fixture(scope="module")
 def bench_of_bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     root = tmp_path_factory.mktemp("bare")
+    fw = root / "fw.elf"
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
     subprocess.run(
-        [*zig, "-mcpu=cortex_m3", "-nostdlib", "-T", "layout.ld", "firmware.s"]
-        + ["-o", str(root / "fw.elf")],
+        [*zig, "-mcpu=cortex_m3", "-nostdlib", "-T", "layout.ld", "firmware.s", "-o", fw],
         cwd=SOURCES,
         check=True,
     )
