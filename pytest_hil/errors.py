@@ -52,6 +52,20 @@ class HilError(Exception):
         return f"{self.message}\n  {self.mend}" if self.mend else self.message
 
 
+# The controls (C0 but newline and tab, DEL, C1), as Unicode's pictures of them where there are, and
+# what turns the direction of a line.
+_UNSEEN = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: 0x2421,
+    **dict.fromkeys((*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),
+}
+
+
+def visible(text: str) -> str:
+    """A target's words for somebody's terminal: what could steer it is shown, not done."""
+    return text.translate(_UNSEEN)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest right name, or all of them when none is near."""
     names = sorted(known)
@@ -293,6 +307,6 @@ def describe_exit(code: int | None) -> str:
 
 def _indent(text: str, *, last: int = 20) -> str:
     """The last lines of a text, indented, with a word on what was left out."""
-    lines = text.rstrip().splitlines()
+    lines = visible(text.rstrip()).splitlines()
     left_out = [f"    … {len(lines) - last} lines before"] if len(lines) > last else []
     return "\n".join(left_out + [f"    {line}" for line in lines[-last:]])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hil.artifacts import index, retention
 from pytest_hil.artifacts.index import RunRecord, TestRecord
 from pytest_hil.console.stream import TextStream, clean
-from pytest_hil.errors import ConfigError, nearest
+from pytest_hil.errors import ConfigError, nearest, visible
 
 if TYPE_CHECKING:
     from pytest_hil.cli.main import Subparsers
@@ -62,7 +62,13 @@ def _add_show(actions: Subparsers, common: argparse.ArgumentParser) -> None:
 def _add_clean(actions: Subparsers, common: argparse.ArgumentParser) -> None:
     clean = actions.add_parser("clean", parents=[common], help="remove old runs")
     how = clean.add_mutually_exclusive_group()
-    how.add_argument("--keep", metavar="N", type=_positive, default=retention.KEEP)
+    how.add_argument(
+        "--keep",
+        metavar="N",
+        type=_positive,
+        default=retention.KEEP,
+        help=f"keep the last N (default: {retention.KEEP})",
+    )
     how.add_argument("--all", action="store_true", help="remove all that do not still go on")
 
 
@@ -208,7 +214,7 @@ def _last_lines(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LAST_BYTES))
-            return clean(file.read()).splitlines()[-_LAST_LINES:]
+            return visible(clean(file.read())).splitlines()[-_LAST_LINES:]
     except FileNotFoundError:
         return []
 
@@ -219,10 +225,10 @@ def _print_console(log: Path) -> None:
     try:
         with log.open("rb") as file:
             while data := file.read(1 << 20):
-                sys.stdout.write(stream.feed(data))
+                sys.stdout.write(visible(stream.feed(data)))
     except FileNotFoundError:
         raise ConfigError(str(log), "this test has no console") from None
-    sys.stdout.write(stream.finish())
+    sys.stdout.write(visible(stream.finish()))
 
 
 def _print_events(events: Sequence[dict[str, Any]]) -> None:

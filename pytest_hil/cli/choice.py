@@ -13,7 +13,8 @@ from pytest_hil.config.values import BadValue
 from pytest_hil.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pytest_hil.bench import Settings
+    from pytest_hil.bench import Bench, Settings
+    from pytest_hil.config import QemuTarget
 
 DEFAULT_TARGET = BUILTIN_TARGET
 _MEMORY_BUDGET = "PYTEST_HIL_MEMORY_BUDGET"
@@ -32,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     changes.add_argument("--kernel", metavar="FILE", type=Path, help="another kernel")
     changes.add_argument("--kernel-modules", metavar="DIR", type=Path, help="and its modules")
     changes.add_argument("--append", metavar="TEXT", help="more on the kernel's command line")
-    changes.add_argument("--network", choices=values.NETWORKS)
+    changes.add_argument(
+        "--network",
+        choices=values.NETWORKS,
+        help="isolated: it reaches nothing; open: what the host does; none: no card",
+    )
     changes.add_argument(
         "--forward",
         metavar="PORT",
@@ -45,8 +50,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Where boards.toml is, and how machines run."""
     parser.add_argument("--boards", metavar="FILE", type=Path, help="default: boards.toml here")
-    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
-    parser.add_argument("--boot-timeout", metavar="SECONDS", type=float, default=60.0)
+    parser.add_argument(
+        "--accel",
+        choices=("auto", "kvm", "tcg"),
+        default="auto",
+        help="by KVM, by emulation (tcg), or by KVM where it works (auto, the default)",
+    )
+    parser.add_argument(
+        "--boot-timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=60.0,
+        help="how long it may take until it is ready (default: 60)",
+    )
+
+
+def seconds(text: str) -> float:
+    """``type=`` of an option that is a time: a positive number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, such as 60 or 2.5")
+    return number
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -73,6 +100,12 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in _OVERRIDES}
     given |= {name: str(given[name].absolute()) for name in _PATHS if given[name]}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def target_of(bench: Bench, name: str, overrides: Mapping[str, Any]) -> QemuTarget:
+    """A target with what was asked for about it. Raises ConfigError."""
+    where = {"where": "the command line"} if overrides else {}
+    return bench.target(name, **where, **overrides)
 
 
 def memory_budget() -> int | None:

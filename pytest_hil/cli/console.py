@@ -63,7 +63,7 @@ def _check(name: str, bench: Bench, started: set[str]) -> None:
 def _fresh(bench: Bench, args: argparse.Namespace, status: Status) -> int:
     from pytest_hil.console.interact import interact
 
-    guest = bench.open(bench.target(args.name, **choice.overrides(args)))
+    guest = bench.open(choice.target_of(bench, args.name, choice.overrides(args)))
     status.end()
     left = interact(guest.console, sys.stdin.fileno(), sys.stdout.fileno())
     if left == "console closed" and (died := guest.died()) is not None:

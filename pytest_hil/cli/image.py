@@ -137,7 +137,10 @@ def _chosen(cache: Cache, names: Sequence[str]) -> list[Stored]:
     for name in names:
         if name not in known:
             raise ConfigError(
-                "image", f"there is no {name!r} in {cache.root}", mend=nearest(name, known)
+                "image",
+                f"there is no {name!r} in {cache.root}",
+                mend=f"{nearest(name, {item.name for item in found})}; "
+                "`pytest-hil image list` has their keys",
             )
     return [item for item in found if not names or {item.name, item.entry.key} & set(names)]
 

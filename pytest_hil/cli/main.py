@@ -15,6 +15,8 @@ Exit codes: 0 done, 1 failed, 2 wrongly asked (options, boards.toml), 130 Ctrl-C
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,6 +53,7 @@ VERBS: Mapping[str, Verb] = {
 def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS) -> int:
     """Run one verb and return its exit code; argparse's own errors raise SystemExit(2)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _have_streams()
     try:
         code = _dispatch(arguments, verbs)
         # Here, not at interpreter exit: there a closed pipe would be a traceback.
@@ -61,6 +64,13 @@ def main(argv: Sequence[str] | None = None, *, verbs: Mapping[str, Verb] = VERBS
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        # Perhaps of stdout itself (a full disk): what it still holds would fail at the end again.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        _forget_stdout()
+        print(f"pytest-hil: {error}", file=sys.stderr)
+        return 1
     except HilError as error:
         print(f"pytest-hil: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -102,6 +112,24 @@ def _version() -> str:
         return version("pytest-hil")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _have_streams() -> None:
+    """Who started us may have closed stdin, stdout or stderr: then they lead nowhere.
+
+    Before anything else is opened: it would get one of their numbers.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != fd:
+                os.dup2(nowhere, fd)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no ellipsis or arrow gets a question mark, not a traceback.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _forget_stdout() -> None:

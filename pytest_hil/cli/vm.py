@@ -76,7 +76,7 @@ def _add_run(actions: Subparsers) -> None:
         "could not be run.",
     )
     run.add_argument("-n", "--no-stdin", action="store_true", help="do not read stdin")
-    run.add_argument("--timeout", metavar="SECONDS", type=float, help="default: none")
+    run.add_argument("--timeout", metavar="SECONDS", type=choice.seconds, help="default: none")
     _add_name(run)
     run.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
 

@@ -68,6 +68,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("hil_kernel_modules") and not config.getoption("hil_kernel"):
+        raise pytest.UsageError("--hil-kernel-modules: for which kernel? add --hil-kernel=FILE")
+
+
 def bench_of(config: pytest.Config) -> Bench:
     """This process's bench. Raises UsageError when an option or ini value is wrong."""
     found = config.stash.get(_BENCH, None)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.errors import ConfigError, HilError, ImageError
+from pytest_hil.errors import HilError, ImageError
 from pytest_hil.plugin import options
 from pytest_hil.plugin.bench import accel, bench_of
 from pytest_hil.plugin.items import worker_id
@@ -48,15 +47,14 @@ def check(config: pytest.Config) -> None:
         if config.option.collectonly:
             continue
         from pytest_hil import process
+        from pytest_hil.plugin.known import check_accel
         from pytest_hil.qemu import emulator
 
         process.find("setpriv", package="util-linux")
         emulator.find(target.arch, bench.cache)
         _check_cache(bench, target)
-        if accel(config) == "kvm" and not Path("/dev/kvm").exists():
-            raise ConfigError(
-                "--hil-accel=kvm", "there is no /dev/kvm here", mend="use --hil-accel=auto or tcg"
-            )
+        if accel(config) == "kvm":
+            check_accel(bench, target)
 
 
 def _check_cache(bench: Bench, target: QemuTarget) -> None:

@@ -36,6 +36,9 @@ def pytest_runtest_makereport(
     report = yield
     if isinstance(error, InfrastructureError) and not _expected(report, item):
         _make_error(report, error, call, of_test=of_test)
+    elif isinstance(error, HilError) and report.failed and not of_test:
+        # It came from a fixture of ours: what it says is all that helps.
+        report.longrepr = _in_words(call, str(error))
     if attempt is not None:
         attempt.worsen(_outcome(report))
     return report
@@ -84,15 +87,11 @@ def _make_error(
     *,
     of_test: bool,
 ) -> None:
-    assert call.excinfo is not None
     report.outcome = "failed"
     if hasattr(report, "wasxfail"):
         del report.wasxfail
     setattr(report, FLAG, True)
-    message = PREFIX + str(error)
-    said: Any = call.excinfo.getrepr(style="value", chain=False)
-    said.reprcrash.message = message
-    said.reprtraceback.reprentries[0].lines[:] = message.splitlines()
+    said = _in_words(call, PREFIX + str(error))
     theirs: Any = report.longrepr
     if of_test and hasattr(theirs, "chain"):
         # First what happened, then where in the test; not what happened once more.
@@ -105,6 +104,15 @@ def _make_error(
         ]
     else:
         report.longrepr = said
+
+
+def _in_words(call: pytest.CallInfo[None], message: str) -> Any:
+    """What stands in a report for an exception of which only the message matters."""
+    assert call.excinfo is not None
+    said: Any = call.excinfo.getrepr(style="value", chain=False)
+    said.reprcrash.message = message
+    said.reprtraceback.reprentries[0].lines[:] = message.splitlines()
+    return said
 
 
 def _outcome(report: pytest.TestReport) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,12 @@ def look(bench: Bench, target: QemuTarget) -> Known:
     if plan is None:
         return Known(accel)
     return Known(accel, True, plan.can_save, accel is not None and _has_template(plan, cache))
+
+
+def check_accel(bench: Bench, target: QemuTarget) -> None:
+    """Raises ConfigError when KVM is demanded and known not to work here."""
+    with contextlib.suppress(_NotThereError):
+        _accel(bench, target, _Seeing(bench.cache.root))
 
 
 class _NotThereError(Exception):

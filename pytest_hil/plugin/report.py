@@ -6,6 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
+from pytest_hil.errors import visible
 from pytest_hil.plugin.artifacts import place_of
 from pytest_hil.plugin.items import Use, attempt_of
 from pytest_hil.plugin.keep import KEPT
@@ -61,9 +62,10 @@ def said_last(use: Use, *, lines: int = LINES, before: int = BEFORE) -> str:
     console = use.target.console
     if console is not use.console:
         # It was restored or switched off and on: that was in the test.
-        return console.tail(lines).rstrip() or NOTHING
-    since = console.since(use.mark).rstrip().splitlines()[-lines:]
-    earlier = console.text()[: -len(console.since(use.mark)) or None].rstrip().splitlines()
+        return visible(console.tail(lines)).rstrip() or NOTHING
+    said = console.since(use.mark)
+    since = visible(said.rstrip()).splitlines()[-lines:]
+    earlier = visible(console.text()[: -len(said) or None].rstrip()).splitlines()
     room = min(before, lines - len(since))
     head = [*earlier[-room:], BEGIN] if room > 0 and earlier else []
     return "\n".join([*head, *(since or [NOTHING])])

@@ -19,7 +19,7 @@ FIXTURES = ("hil", "hil_open")
 NO_TARGET = "no target chosen: --hil-target=qemu runs it (--hil-list shows all targets)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Wanted:
     """The target of one test; the parameter of its ``hil`` fixture.
 
@@ -35,7 +35,8 @@ class Wanted:
     hardware: bool = field(default=False, compare=False)
     changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """What --setup-show shows of a fixture's parameter."""
         return self.name
 
 
@@ -49,11 +50,13 @@ def wanted_of(item: pytest.Item) -> Wanted | None:
     return found if isinstance(found, Wanted) else None
 
 
-def describe(config: pytest.Config, name: str, wish: marker.Wish) -> Wanted:
-    """A chosen target as a test wants it. Raises ConfigError."""
+def describe(
+    config: pytest.Config, name: str, wish: marker.Wish, *, where: str = "@pytest.mark.hil"
+) -> Wanted:
+    """A chosen target as a test wants it. Raises ConfigError, which names ``where`` it says so."""
     bench = bench_of(config)
     changes = wish.changes or {}
-    target = bench.target(name, **changes)
+    target = bench.target(name, **({"where": where, **changes} if changes else {}))
     missing: frozenset[str] = frozenset()
     if wish.features:
         from pytest_hil.qemu import features
@@ -68,6 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     fixture = next((name for name in FIXTURES if name in metafunc.fixturenames), None)
     if fixture is None or not chosen.usable(metafunc.config):
         return
+    _refuse_own(node, fixture)
     names = chosen.names(metafunc.config)
     mine = [name for name in names if wish.targets is None or name in wish.targets]
     try:
@@ -78,6 +82,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # One target is no news to anybody: then the test keeps its name.
         ids = mine if len(names) > 1 else [pytest.HIDDEN_PARAM]
         metafunc.parametrize(fixture, params, ids=ids, indirect=True)
+
+
+def _refuse_own(node: pytest.Item, fixture: str) -> None:
+    """Pytest would only say that there are two parametrisations, and not whose the other is."""
+    for mark in node.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+        words = names.replace(",", " ").split() if isinstance(names, str) else names
+        if fixture in words:
+            raise marker.error(
+                node,
+                f"@pytest.mark.parametrize({names!r}, …): {fixture} comes from --hil-target; "
+                "@pytest.mark.hil(target=[…]) chooses among those",
+            )
 
 
 @pytest.hookimpl(trylast=True)

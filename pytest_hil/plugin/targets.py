@@ -150,7 +150,7 @@ def _another(
     """What hil_open() is asked for."""
     if name is None:
         name, changes = own.name, {**own.changes, **changes}
-    return describe(config, name, marker.Wish(changes=changes))
+    return describe(config, name, marker.Wish(changes=changes), where="hil_open()")
 
 
 @pytest.hookimpl(tryfirst=True)

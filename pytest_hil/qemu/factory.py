@@ -150,18 +150,19 @@ class Factory:
         return machine
 
     def _take_next(self) -> Machine | None:
-        with self._lock:
-            if not self._ready:
-                return None
-            future = self._ready.popleft()
-        try:
-            return future.result()
-        except Exception:
-            return None  # asking for a new one says what is wrong, if it still is
-        except BaseException:
-            # Interrupted (Ctrl-C) while it was being made: nobody will ask for it again.
-            future.add_done_callback(_close_unclaimed)
-            raise
+        while True:
+            with self._lock:
+                if not self._ready:
+                    return None
+                future = self._ready.popleft()
+            try:
+                return future.result()
+            except Exception:
+                continue  # asking for a new one says what is wrong, if it still is
+            except BaseException:
+                # Interrupted (Ctrl-C) while it was being made: nobody will ask for it again.
+                future.add_done_callback(_close_unclaimed)
+                raise
 
     def free_idle(self, *, wait: bool = True) -> bool:
         """Give up a machine that is kept ready; whether there was one.

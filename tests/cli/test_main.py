@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -110,6 +111,32 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         child.stdout.close()
         assert child.stderr.read() == b""
     assert child.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">/dev/full", 1, "pytest-hil: [Errno 28] No space left on device\n"),
+        (">&-", 0, ""),
+        ("<&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_no_traceback_wherever_the_output_goes(
+    tmp_path: Path, redirection: str, code: int, said: str
+) -> None:
+    command = f"{sys.executable} -m pytest_hil.cli.main vm list --json {redirection}"
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_terminal_without_an_ellipsis() -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    argv = [sys.executable, "-m", "pytest_hil.cli.main", "vm", "start", "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "TARGET-1, TARGET-2, ?" in done.stdout
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,12 @@ def test_nothing_is_started(cli: Cli) -> None:
 
 def test_wrong_things_are_said_before_anything_starts(cli: Cli, runtime_dir: Path) -> None:
     assert "did you mean 'qemu'?" in cli.error("vm", "start", "qmeu")
-    assert "is not a size" in cli.error("vm", "start", "--memory", "much")
+    much = cli.error("vm", "start", "--memory", "much")
+    assert much.startswith("pytest-hil: the command line: memory: 'much' is not a size")
+    for time in ("0", "-1", "nan", "soon"):
+        assert "is no time: write seconds" in cli.error("vm", "start", "--boot-timeout", time)
+        assert "is no time" in cli.error("vm", "run", "--timeout", time, "x", "--", "true")
+        assert "is no time" in cli.error("open", "--timeout", time)
     assert "cannot be a name" in cli.error("vm", "start", "--name", "a/b")
     assert "no such file" in cli.error("vm", "start", "--boards", "none.toml")
     assert left(runtime_dir) == []
@@ -68,6 +73,7 @@ def test_a_life(cli: Cli, tmp_path: Path, runtime_dir: Path) -> None:
     cli("vm", "run", name, "--", "kill -9 $$", code=128 + 9)
     late = cli("vm", "run", "--timeout", "0.3", name, "--", "sleep 60", code=124)
     assert "did not end within 0.3 s" in late.stderr
+    assert "run()" not in late.stderr
     assert "which command?" in cli.error("vm", "run", name, "--")
 
     (cli.cwd / "file").write_bytes(os.urandom(100_000))

@@ -15,6 +15,13 @@ from pathlib import Path
 
 import pytest
 
+# pytester forgets what a run in this process has imported, but not the names that its packages
+# got by that: the next run would have two of a module. So all of it is here before the first.
+import pytest_hil.plugin.display
+import pytest_hil.plugin.known
+import pytest_hil.qemu.factory
+import pytest_hil.qemu.features
+import pytest_hil.qemu.guest  # noqa: F401
 from pytest_hil.cache import Cache
 
 # Found out now: pytester gives each test another home.

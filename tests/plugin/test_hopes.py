@@ -37,7 +37,7 @@ def attempts(hopes: Hopes, error: HilError, item: pytest.Item) -> int:
 @pytest.mark.parametrize(
     ("error", "count"),
     [
-        (ToolMissing("qemu"), 1),
+        (ToolMissing("qemu"), 10),
         (ImageError("no network"), 1),
         (NoRoom("all taken"), 2),
         (BootTimeout("one", timeout=60, waited_for="ready"), 2),

@@ -36,6 +36,28 @@ def test_tear_down(breaks_later): pass
 """
 
 
+def test_a_wrong_wish_is_said_without_our_own_lines(plain: pytest.Pytester) -> None:
+    plain.makepyfile(
+        """
+        import pytest
+        @pytest.fixture
+        def bigger(request):
+            return request.getfixturevalue("hil_open")(memory="lots")
+        def test_of_a_fixture(bigger): pass
+        def test_of_the_test(hil_open): hil_open(memory="lots")
+        class TestDynamic:
+            pytestmark = pytest.mark.hil(memory="lots")
+            @pytest.fixture
+            def late(self, request): return request.getfixturevalue("hil")
+            def test_it(self, late): pass
+        """
+    )
+    done = plain.runpytest_subprocess("--hil-target=qemu")
+    done.assert_outcomes(failed=1, errors=2)
+    done.stdout.fnmatch_lines(["E *hil_open(): memory: 'lots' is not a size"])
+    done.stdout.no_fnmatch_line("*raise_if_any*")
+
+
 @pytest.mark.parametrize("more", [(), ("-n1",)], ids=["alone", "xdist"])
 def test_errors_and_failures(plain: pytest.Pytester, more: tuple[str, ...]) -> None:
     plain.makepyfile(test_it=TESTS)

@@ -285,3 +285,43 @@ def test_artifacts_that_cannot_be_written_are_one_warning(inner: Any) -> None:
     assert inner.run(QEMU, "-W", "error") == 0, inner.text
     assert inner.text.count("HilWarning: the artifacts of this run are incomplete") == 1
     assert "2 passed, 1 warning" in inner.text
+
+
+def test_a_test_that_changes_its_path_is_alone_with_that(inner: Any) -> None:
+    inner.write(
+        """
+def test_a(hil, hil_open, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    hil_open()
+def test_b(hil): pass
+"""
+    )
+    inner.run(QEMU)
+    assert "ERROR test_inner.py::test_a - infrastructure: setpriv is not on PATH" in inner.text
+    assert "1 passed, 1 error" in inner.text
+
+
+def test_kvm_that_does_not_work_is_said_in_short_and_known_from_then_on(inner: Any) -> None:
+    inner.write("def test_it(hil): pass")
+    if inner.run(QEMU, "--hil-accel=kvm") == 0:
+        pytest.skip("KVM works here")
+    assert "--hil-accel=kvm: KVM cannot be used here: " in inner.text
+    assert "def choose" not in inner.text
+    assert inner.run(QEMU, "--hil-accel=kvm") == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: --hil-accel=kvm: KVM cannot be used here: " in inner.text
+
+
+def test_what_a_machine_says_does_not_steer_the_terminal(inner: Any) -> None:
+    inner.write(
+        r"""
+def test_it(hil):
+    hil.console.send("")
+    hil.run(r"printf 'A\016B\007\302\233C\rD\n' > /dev/console")
+    hil.console.expect("D")
+    hil.run(r"printf '\033[2J\016' >&2; false")
+"""
+    )
+    assert inner.run(QEMU) == 1
+    assert "A␎B␇\ufffdC␍D" in inner.text
+    assert "␛[2J␎" in inner.text
+    assert not set("\x0e\x07\x1b\x9b") & set(inner.text)

@@ -28,6 +28,12 @@ def test_a_wrong_option(plain: pytest.Pytester, option: str, said: str) -> None:
     done.stderr.fnmatch_lines([f"*argument {option.partition('=')[0]}: *{said}*"])
 
 
+def test_modules_without_their_kernel(plain: pytest.Pytester) -> None:
+    done = plain.runpytest_inprocess("--hil-kernel-modules=.")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(["ERROR: --hil-kernel-modules: for which kernel? *"])
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -48,6 +48,27 @@ def test_one_target_changes_no_id(boards: pytest.Pytester) -> None:
     done.assert_outcomes(passed=4)
 
 
+@pytest.mark.parametrize("names", ["'hil'", "'n, hil'", "['hil', 'n']"])
+def test_a_parametrisation_of_ones_own(boards: pytest.Pytester, names: str) -> None:
+    boards.makepyfile(
+        test_it=f"""
+        import pytest
+        @pytest.mark.parametrize({names}, [], indirect=True)
+        def test_it(hil, n=0): pass
+        """
+    )
+    done = boards.runpytest_inprocess("--hil-target=one")
+    said = "test_it: @pytest.mark.parametrize(*hil*, …): hil comes from --hil-target*"
+    done.stdout.fnmatch_lines([f"*test_it.py:2: {said}"])
+    done.assert_outcomes(errors=1)
+
+
+def test_what_setup_show_calls_a_target(boards: pytest.Pytester) -> None:
+    boards.makepyfile("def test_it(hil): pass")
+    done = boards.runpytest_inprocess("--hil-target=one", "--setup-show")
+    done.stdout.fnmatch_lines(["*SETUP * hil?one?*"])
+
+
 def test_several_targets_are_parameters(boards: pytest.Pytester) -> None:
     boards.makepyfile(
         """

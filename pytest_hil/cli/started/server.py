@@ -66,7 +66,7 @@ class _Server:
             say=lambda line: _tell(self._starter, {"say": line}),
         )
         # Before the name is taken: a typo must not push a died machine's record out.
-        target = bench.target(self._asked["target"], **self._asked["overrides"])
+        target = choice.target_of(bench, self._asked["target"], self._asked["overrides"])
         mine = record.claim(self._asked["name"], target.name)
         died = ""
         try:
