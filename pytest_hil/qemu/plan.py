@@ -59,7 +59,13 @@ def make(
     spec = image_spec(target, config)
     image = resolve(spec, arch=target.arch, cache=cache, progress=progress)
     has_bus = family(machine) in ("q35", "virt")
-    agent = target.agent and image.agent and has_bus
+    agent = target.agent and image.agent
+    if agent and not has_bus:
+        raise ConfigError(
+            f"{config.source}: the target {target.name}'s machine",
+            f"pytest-hil's agent has no place in the machine {machine}",
+            mend=f'write machine = "{_MACHINE.get(target.arch, "virt")}", or agent = false',
+        )
     if any(word.lstrip("-") == "daemonize" for word in target.extra_args):
         raise ConfigError(
             f"{config.source}: the target {target.name}'s extra_args",
@@ -97,7 +103,7 @@ def make(
         image_name=image.name,
         emulator=qemu,
         own_image=agent and isinstance(spec, DebianImage),
-        warnings=_warnings(target),
+        warnings=_warnings(target, machine, has_bus=has_bus),
     )
 
 
@@ -116,11 +122,16 @@ def _append(image: Image, target: QemuTarget) -> str:
     return " ".join(part for part in (image.append, target.append) if part)
 
 
-def _warnings(target: QemuTarget) -> tuple[str, ...]:
+def _warnings(target: QemuTarget, machine: str, *, has_bus: bool) -> tuple[str, ...]:
+    found = []
     cpus = os.cpu_count() or 1
     if target.smp > cpus:
-        return (
+        found.append(
             f"the target {target.name} has {target.smp} processors, this host {cpus}: "
-            "it will be slow, and its kernel may complain of stalls",
+            "it will be slow, and its kernel may complain of stalls"
         )
-    return ()
+    if not has_bus and target.memory != QemuTarget("", "").memory:
+        found.append(
+            f"the target {target.name}'s memory = is not used: the machine {machine} has what it has"
+        )
+    return tuple(found)

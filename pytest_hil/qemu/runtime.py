@@ -54,8 +54,10 @@ def directory(prefix: str) -> Path:
     """A new directory of this process; its owner removes it, or :func:`reap` does."""
     mine = base() / owner_name()
     while True:
-        mine.mkdir(mode=0o700, exist_ok=True)
-        # Another thread may remove its last directory, and with it this one, in between.
+        # Another thread may remove its last directory, and with it this one, at any moment; for
+        # mkdir's own exist_ok that is an error.
+        with contextlib.suppress(FileExistsError):
+            mine.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):
             return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=mine))
 

@@ -93,6 +93,11 @@ def test_a_machine_type_that_does_not_exist(bench: Bench) -> None:
         bench.open(bench.target("qemu", machine="q36"))
 
 
+def test_a_machine_in_which_the_agent_has_no_place(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match=r'(?s)no place in the machine.*machine = "q35"'):
+        bench.open(bench.target("qemu", machine="pc"))
+
+
 def test_a_guest_that_never_gets_ready(tmp_path: Path) -> None:
     (tmp_path / "boards.toml").write_text(
         """
