@@ -132,6 +132,6 @@ def _warnings(target: QemuTarget, machine: str, *, has_bus: bool) -> tuple[str, 
         )
     if not has_bus and target.memory != QemuTarget("", "").memory:
         found.append(
-            f"the target {target.name}'s memory = is not used: the machine {machine} has what it has"
+            f"the target {target.name}'s memory = is not used: a machine {machine} has its own size"
         )
     return tuple(found)
