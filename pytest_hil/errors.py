@@ -20,6 +20,7 @@
     │   └── OutcomeUnknown           a command was sent and its reply was lost
     └── TargetError                  the target did not do what the test wanted
         ├── Crashed                  its kernel or firmware crashed
+        ├── NotThere                 it is switched off or closed, or a snapshot of it is gone
         ├── CommandFailed            non-zero exit code or a signal
         ├── CommandTimeout           the command ran too long and was killed
         ├── OutputTooLarge           the command printed more than was asked for
@@ -211,6 +212,10 @@ class TargetError(HilError):
 
 class Crashed(TargetError):
     """The target's kernel or firmware crashed while a test used it."""
+
+
+class NotThere(TargetError):
+    """What a test asks of is switched off, closed or gone."""
 
 
 class CommandFailed(TargetError):

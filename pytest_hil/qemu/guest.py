@@ -21,8 +21,8 @@ from pytest_hil.errors import (
     Crashed,
     InfrastructureError,
     MachineError,
+    NotThere,
     OutcomeUnknown,
-    TemplateError,
     Unsupported,
 )
 from pytest_hil.qemu import boot, runtime, state, template
@@ -230,9 +230,13 @@ class Guest(Target):
     def restore(self, snapshot: Snapshot) -> None:
         self._must_save("restore")
         if snapshot.target != self.name:
-            raise TemplateError(
+            raise NotThere(
                 f"the snapshot {snapshot.name} is of the target {snapshot.target}, "
                 f"not of {self.name}"
+            )
+        if not Path(snapshot.path).is_dir():
+            raise NotThere(
+                f"the snapshot {snapshot.name} is gone: the target that it was made of is closed"
             )
         seat = self._factory.seat
         room_made = replace(seat, free_idle=lambda: seat.free_idle() or self._give_way())
@@ -326,9 +330,9 @@ class Guest(Target):
 
     def _must_be_on(self, what: str) -> None:
         if self._closed:
-            raise MachineError(f"the target {self.name} is closed: it cannot {what}")
+            raise NotThere(f"the target {self.name} is closed: it cannot {what}")
         if not self._machine.powered:
-            raise MachineError(
+            raise NotThere(
                 f"the target {self.name} is switched off: it cannot {what}",
                 mend="hil.power.on() switches it on",
             )

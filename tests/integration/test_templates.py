@@ -16,7 +16,7 @@ import pytest
 
 from pytest_hil.bench import Bench, Settings
 from pytest_hil.cache import Cache
-from pytest_hil.errors import CommandFailed, OutcomeUnknown, TemplateError
+from pytest_hil.errors import CommandFailed, NotThere, OutcomeUnknown
 from pytest_hil.qemu import template
 from pytest_hil.qemu.guest import Guest
 from pytest_hil.qemu.state import State, manifest
@@ -214,5 +214,18 @@ def test_two_builders_at_once_boot_once(cache: Cache) -> None:
 
 def test_a_snapshot_of_another_target_is_refused(bench: Bench, guest: Guest) -> None:
     saved = guest.snapshot()
-    with pytest.raises(TemplateError, match="is of the target other"):
+    with pytest.raises(NotThere, match="is of the target other"):
         guest.restore(replace(saved, target="other"))
+
+
+def test_a_snapshot_ends_with_its_target(bench: Bench, guest: Guest) -> None:
+    other = bench.open(bench.target("qemu"))
+    saved = other.snapshot("mine")
+    other.close()
+    with pytest.raises(NotThere, match="mine is gone"):
+        guest.restore(saved)
+    with pytest.raises(NotThere, match="is closed"):
+        other.run("true")
+    guest.power.off()
+    with pytest.raises(NotThere, match="is switched off"):
+        guest.run("true")
