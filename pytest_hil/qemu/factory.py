@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -85,10 +86,17 @@ class Factory:
             try:
                 return template.clone(self.plan, state, self.seat), Origin("clone")
             except TemplateError as error:
+                why = f"its template could not be used: {error}"
+                if _was_killed(error):
+                    # By somebody, or for want of memory: the template is as good as before.
+                    machine = template.boot_cold(
+                        self.plan, self.seat, boot_timeout=self._boot_timeout
+                    )
+                    return machine, Origin("boot", why)
                 # Whatever is wrong with it: the next run makes another.
                 with suppress(InfrastructureError):
                     self._cache.remove(template.KIND, state.path.name)
-                self._give_up(f"its template could not be used: {error}")
+                self._give_up(why)
         machine = template.boot_cold(self.plan, self.seat, boot_timeout=self._boot_timeout)
         return machine, Origin("boot", self._no_template)
 
@@ -190,6 +198,14 @@ class Factory:
 def _close_unclaimed(future: Future[Machine]) -> None:
     if future.exception() is None:
         future.result().close()
+
+
+def _was_killed(error: TemplateError) -> bool:
+    """Whether a clone failed by what was done to its QEMU, not by what it was given."""
+    cause = error.__cause__
+    return isinstance(cause, MachineDied) and (
+        cause.exit_code == -signal.SIGKILL or "Cannot allocate memory" in cause.stderr
+    )
 
 
 def _why_none(plan: Plan, *, wanted: bool) -> str:

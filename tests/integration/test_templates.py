@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hil import process
 from pytest_hil.bench import Bench, Settings
 from pytest_hil.cache import Cache
 from pytest_hil.errors import CommandFailed, NotThere, OutcomeUnknown
@@ -189,6 +190,7 @@ def test_a_template_removed_under_live_clones(own: Bench) -> None:
 TWO = """
 import json, sys
 from pathlib import Path
+from pytest_hil import process
 from pytest_hil.bench import Bench, Settings
 lines = []
 root = Path(sys.argv[1])
@@ -229,3 +231,30 @@ def test_a_snapshot_ends_with_its_target(bench: Bench, guest: Guest) -> None:
     guest.power.off()
     with pytest.raises(NotThere, match="is switched off"):
         guest.run("true")
+
+
+def test_a_clone_that_is_killed_does_not_cost_the_template(own: Bench, said: list[str]) -> None:
+    state = made_template(own)
+
+    def killer() -> None:
+        while not stop.is_set():
+            for one in own.room.occupants():
+                if one.owner == os.getpid() and one.name == "qemu":
+                    process.kill_pid(one.pid, started=one.started)
+                    return
+
+    stop = threading.Event()
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        guest = own.open(own.target("qemu"))
+    finally:
+        stop.set()
+        thread.join()
+    assert guest.run("echo fine").stdout == "fine\n"
+    guest.close()
+    assert state.path.exists()
+    assert said == []
+    again = own.open(own.target("qemu"))
+    assert again.origin.how == "clone"
+    again.close()
