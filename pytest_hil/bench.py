@@ -106,8 +106,11 @@ class Bench:
                 runtime.reap()
             return self._room
 
-    def target(self, name: str, **overrides: Any) -> QemuTarget:
-        """A target's description with the options' and a marker's changes. Raises ConfigError."""
+    def target(self, name: str, *, where: str = "@pytest.mark.hil", **overrides: Any) -> QemuTarget:
+        """A target's description with the options' changes, and those that ``where`` asks for.
+
+        Raises ConfigError.
+        """
         found = self.config.target(name)
         if self.settings.kernel is not None:
             found = config.with_overrides(
@@ -119,7 +122,9 @@ class Bench:
             )
         if overrides:
             base = self.config.path.parent if self.config.path else self.settings.root
-            found = config.with_overrides(found, config=self.config, base=base, **overrides)
+            found = config.with_overrides(
+                found, config=self.config, base=base, where=where, **overrides
+            )
         return found
 
     def plan(self, target: QemuTarget) -> Plan:

@@ -104,8 +104,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def target_of(bench: Bench, name: str, overrides: Mapping[str, Any]) -> QemuTarget:
     """A target with what was asked for about it. Raises ConfigError."""
-    where = {"where": "the command line"} if overrides else {}
-    return bench.target(name, **where, **overrides)
+    return bench.target(name, where="the command line", **overrides)
 
 
 def memory_budget() -> int | None:

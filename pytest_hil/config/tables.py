@@ -159,11 +159,12 @@ def _url(value: object) -> str:
     url = values.text(value)
     try:
         parts = urlsplit(url)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in url
+        web = parts.scheme in ("http", "https") and bool(parts.hostname)
+        right = (web or (parts.scheme == "file" and bool(parts.path))) and " " not in url
     except ValueError:
         right = False
     if not right:
-        raise BadValue(f"{shown(value)} is no http:// or https:// address")
+        raise BadValue(f"{shown(value)} is no http:// or https:// address, and no file:///path")
     return url
 
 

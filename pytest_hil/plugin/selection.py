@@ -56,7 +56,7 @@ def describe(
     """A chosen target as a test wants it. Raises ConfigError, which names ``where`` it says so."""
     bench = bench_of(config)
     changes = wish.changes or {}
-    target = bench.target(name, **({"where": where, **changes} if changes else {}))
+    target = bench.target(name, where=where, **changes)
     missing: frozenset[str] = frozenset()
     if wish.features:
         from pytest_hil.qemu import features

@@ -161,6 +161,14 @@ def test_every_kind_of_image(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_may_be_fetched_from_this_host(tmp_path: Path) -> None:
+    sum_ = "0" * 64
+    text = f'[image.a]\nkind = "url"\ndisk = {{ url = "file:///srv/d", sha256 = "{sum_}" }}'
+    image = read(tmp_path, text).images["a"]
+    assert isinstance(image, UrlImage)
+    assert image.disk == Download("file:///srv/d", sum_)
+
+
 def test_a_target_takes_its_images_architecture(tmp_path: Path) -> None:
     config = read(tmp_path, '[image.r]\narch = "riscv64"\n' + qemu('image = "r"'))
     assert config.target("t").arch == "riscv64"
