@@ -211,10 +211,10 @@ class Bench:
     def open_saved(self, target: QemuTarget, directory: Path) -> Guest:
         """A target that goes on from a saved state (``--hil-keep``)."""
         from pytest_hil.qemu.factory import Origin
-        from pytest_hil.qemu.guest import Guest, load_state
+        from pytest_hil.qemu.guest import Guest
 
         factory = self.factory(target)
-        machine = load_state(factory, directory, post_mortem=True)
+        machine = factory.resume(directory, post_mortem=True)
         origin = Origin("snapshot", str(directory))
         return self._keep(Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout))
 

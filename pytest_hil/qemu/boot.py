@@ -11,8 +11,9 @@ from pytest_hil.errors import BootTimeout, ChannelLost, ConsoleClosed, ExpectTim
 from pytest_hil.qemu.machine import Machine
 
 READY_LINE = "pytest-hil: ready"
-_FAILED = r"pytest-hil: startup failed: [^\n]*"
-_PANIC = r"Kernel panic - not syncing: [^\n]*"
+# To the end of the line: a console brings a line in pieces.
+_FAILED = r"pytest-hil: startup failed: [^\r\n]*[\r\n]"
+_PANIC = r"Kernel panic - not syncing: [^\r\n]*[\r\n]"
 _NO_BOOT = r"Unable to mount root fs|No bootable device"
 
 
@@ -74,7 +75,7 @@ def _expect(machine: Machine, pattern: str, timeout: float) -> None:
         raise MachineError(f"the machine {name} ended while it booted: {error}") from error
     if found.index:
         raise MachineError(
-            f"the machine {name} did not boot: {found.text}\n  the console's last lines:\n"
+            f"the machine {name} did not boot: {found.text.strip()}\n  the console's last lines:\n"
             + "\n".join(f"    {line}" for line in machine.console.tail(20).splitlines())
         )
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pytest_hil.cache import Cache
 from pytest_hil.errors import (
+    BootTimeout,
     ImageError,
     InfrastructureError,
     MachineDied,
@@ -20,11 +22,11 @@ from pytest_hil.errors import (
     TemplateError,
 )
 from pytest_hil.progress import Progress, silent
-from pytest_hil.qemu import template
+from pytest_hil.qemu import boot, template
 from pytest_hil.qemu.machine import Machine, Seat
 from pytest_hil.qemu.plan import Plan
 from pytest_hil.qemu.room import Room
-from pytest_hil.qemu.state import State
+from pytest_hil.qemu.state import State, load
 
 # Making a machine ready takes a little longer than a short test lasts: with two under way the
 # next one is there in time.
@@ -99,6 +101,36 @@ class Factory:
                 self._give_up(why)
         machine = template.boot_cold(self.plan, self.seat, boot_timeout=self._boot_timeout)
         return machine, Origin("boot", self._no_template)
+
+    def resume(
+        self,
+        directory: Path,
+        *,
+        give_way: Callable[[], bool] = lambda: False,
+        post_mortem: bool = False,
+    ) -> Machine:
+        """A machine that goes on from a saved state of this hardware, as who it was then.
+
+        It gets new randomness and the time of day. ``give_way`` ends a machine that is about to be
+        replaced, when the host is full, and says whether there was one. ``post_mortem``: it may be
+        one that answers no more (a kernel that panicked) but has a console and memory to look at.
+        Raises TemplateError, NoRoom.
+        """
+        free = self.seat.free_idle
+        seat = replace(self.seat, free_idle=lambda: free() or give_way())
+        machine = load(State(directory), self.plan.hardware, seat)
+        try:
+            try:
+                boot.hello(machine, 3 if post_mortem else 30)
+            except BootTimeout:
+                if not post_mortem:
+                    raise
+                return machine
+            boot.personalise(machine, identity=False)
+        except BaseException:
+            machine.close()
+            raise
+        return machine
 
     def template(self) -> State | None:
         """The template, made if need be; None when there can be none (said once, and why)."""

@@ -1,9 +1,14 @@
-"""What a machine will be able to do, as far as it can be said before there is one."""
+"""What a machine is able to do, and what can be said of that before there is one."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_hil.config import Config, DebianImage, QemuTarget, host_arch, image_spec
 from pytest_hil.qemu.hardware import family
+
+if TYPE_CHECKING:
+    from pytest_hil.qemu.plan import Plan
 
 _WITH_BUS = ("q35", "virt")
 
@@ -16,17 +21,31 @@ def certain(target: QemuTarget, config: Config) -> frozenset[str]:
     spec = image_spec(target, config)
     has_bus = not target.machine or family(target.machine) in _WITH_BUS
     agent = target.agent and has_bus and (isinstance(spec, DebianImage) or spec.agent)
-    found = {"console", "power", target.arch}
-    if agent:
-        found |= {"shell", "files", "snapshot"}
-    if agent and isinstance(spec, DebianImage):
-        found.add("usb")
-    if has_bus and target.network != "none":
-        found.add("network")
-    return frozenset(found) | target.features
+    own_image = agent and isinstance(spec, DebianImage)
+    network = has_bus and target.network != "none"
+    return _words(target.arch, agent=agent, own_image=own_image, network=network) | target.features
 
 
 def possible(target: QemuTarget, config: Config) -> frozenset[str]:
     """:func:`certain`, and the accelerators that come into question."""
     accels = {"tcg", "kvm"} if target.arch == host_arch() else {"tcg"}
     return certain(target, config) | accels
+
+
+def of(plan: Plan) -> frozenset[str]:
+    """The features of a plan's machines."""
+    hardware = plan.hardware
+    network = hardware.network != "none"
+    words = _words(hardware.arch, agent=hardware.agent, own_image=plan.own_image, network=network)
+    return words | {hardware.accel} | plan.target.features
+
+
+def _words(arch: str, *, agent: bool, own_image: bool, network: bool) -> frozenset[str]:
+    found = {"console", "power", arch}
+    if agent:
+        found |= {"shell", "files", "snapshot"}
+    if own_image:
+        found.add("usb")
+    if network:
+        found.add("network")
+    return frozenset(found)

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from pytest_hil.console.capture import Mark
 from pytest_hil.console.session import Console
 from pytest_hil.errors import (
-    BootTimeout,
     ChannelLost,
     Crashed,
     InfrastructureError,
@@ -25,10 +23,11 @@ from pytest_hil.errors import (
     OutcomeUnknown,
     Unsupported,
 )
-from pytest_hil.qemu import boot, runtime, state, template
+from pytest_hil.qemu import boot, features, runtime, state, template
 from pytest_hil.qemu.factory import Factory, Origin
-from pytest_hil.qemu.machine import Machine, Seat
+from pytest_hil.qemu.machine import Machine
 from pytest_hil.qemu.monitor import Event
+from pytest_hil.qemu.power import MachinePower
 from pytest_hil.shell.agent import AgentShell
 from pytest_hil.shell.agent_command import Follow
 from pytest_hil.target import Command, Completed, Snapshot, Target
@@ -73,7 +72,7 @@ class Guest(Target):
         hardware = machine.hardware
         self.name = hardware.name
         self.arch = hardware.arch
-        self.features = _features(factory)
+        self.features = features.of(factory.plan)
         self._power = MachinePower(self)
         self._adopt(machine)
 
@@ -238,9 +237,7 @@ class Guest(Target):
             raise NotThere(
                 f"the snapshot {snapshot.name} is gone: the target that it was made of is closed"
             )
-        seat = self._factory.seat
-        room_made = replace(seat, free_idle=lambda: seat.free_idle() or self._give_way())
-        machine = load_state(self._factory, Path(snapshot.path), seat=room_made)
+        machine = self._factory.resume(Path(snapshot.path), give_way=self._give_way)
         old, self.origin = self._machine, Origin("snapshot", snapshot.name)
         old.close()
         self._adopt(machine)
@@ -254,7 +251,7 @@ class Guest(Target):
         """
         saved = state.State(Path(self.snapshot("fork").path))
         try:
-            machine = load_state(self._factory, saved.path)
+            machine = self._factory.resume(saved.path)
         finally:
             # Only its disks stay, which the twin's lie on: it may be saved in its turn.
             saved.memory.unlink(missing_ok=True)
@@ -380,66 +377,3 @@ class Guest(Target):
         except BaseException:
             self.switch_off()
             raise
-
-
-class MachinePower:
-    """The power switch of a machine."""
-
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-
-    def on(self) -> None:
-        """Switch it on and wait until it is ready; nothing if it is on."""
-        self._guest.switch_on()
-
-    def off(self) -> None:
-        """Take its power away, with no shutdown: what the guest had not written is lost."""
-        self._guest.switch_off()
-
-    def cycle(self) -> None:
-        """Off, on, ready."""
-        self.off()
-        self.on()
-
-    def read(self) -> bool:
-        """Whether it is on."""
-        machine = self._guest.machine
-        return machine.powered and machine.died() is None
-
-
-def load_state(
-    factory: Factory, directory: Path, *, seat: Seat | None = None, post_mortem: bool = False
-) -> Machine:
-    """A machine that goes on from a state of this factory's hardware, as who it was then.
-
-    It gets new randomness and the time of day. ``post_mortem``: it may be one that answers no more
-    (a kernel that panicked), which still has a console and memory to look at.
-    Raises TemplateError, NoRoom.
-    """
-    machine = state.load(state.State(directory), factory.plan.hardware, seat or factory.seat)
-    try:
-        try:
-            boot.hello(machine, 3 if post_mortem else 30)
-        except BootTimeout:
-            if not post_mortem:
-                raise
-            return machine
-        boot.personalise(machine, identity=False)
-    except BaseException:
-        machine.close()
-        raise
-    return machine
-
-
-def _features(factory: Factory) -> frozenset[str]:
-    plan = factory.plan
-    found = {"console", "power", plan.hardware.arch, plan.hardware.accel}
-    if plan.hardware.agent:
-        found |= {"shell", "files"}
-    if plan.can_save:
-        found.add("snapshot")
-    if plan.own_image:
-        found.add("usb")
-    if plan.hardware.network != "none":
-        found.add("network")
-    return frozenset(found) | plan.target.features
