@@ -76,7 +76,7 @@ class DebianBuild:
                 self.cache.root / "apt" / name,
                 arch=arch,
                 progress=self.progress,
-                sources=self.distribution.sources(arch),
+                sources=self.distribution.sources_list or None,
             )
             if self.renew:
                 apt.forget()

@@ -18,9 +18,9 @@ class Distribution:
 
     ``kernel_parts``: which of the packages that it depends on hold kernel and modules.
     ``tools``: packages of the guest's own programs; ``programs``: from which file in them each
-    program of the guest comes (a regular expression). ``ports``: the mirror of the architectures
-    that the main mirror has not ("" if there is no such split). ``release`` and ``codename`` are
-    the host's, such as "12" and "bookworm". ``sources_list`` stands for the host's own sources.
+    program of the guest comes (a regular expression). ``release`` and ``codename`` are the host's,
+    such as "12" and "bookworm". ``sources_list``: a sources.list to use instead of the host's own
+    ("": the host's).
     """
 
     name: str
@@ -28,7 +28,6 @@ class Distribution:
     kernel_parts: re.Pattern[str]
     tools: tuple[str, ...]
     programs: Mapping[str, str]
-    ports: str = ""
     release: str = ""
     codename: str = ""
     sources_list: str = ""
@@ -36,15 +35,6 @@ class Distribution:
     def kernel(self, arch: str) -> str:
         """The package that depends on the newest kernel."""
         return self.kernels[arch]
-
-    def sources(self, arch: str) -> str | None:
-        """The text of a sources.list; None where the host's own sources are right."""
-        if self.sources_list:
-            return self.sources_list
-        if not self.ports or arch == "amd64" or not self.codename:
-            return None
-        suites = (self.codename, f"{self.codename}-updates", f"{self.codename}-security")
-        return "".join(f"deb {self.ports} {suite} main universe\n" for suite in suites)
 
 
 # klibc's shell and not busybox-static's: that one runs its own applets before it looks at PATH, so
@@ -80,7 +70,6 @@ UBUNTU = Distribution(
         "usr/sbin/usbip": r"usr/lib/linux-tools-[^/]*/usbip",
         "usr/sbin/usbipd": r"usr/lib/linux-tools-[^/]*/usbipd",
     },
-    ports="",
 )
 
 

@@ -45,17 +45,6 @@ def test_another_host_is_told_what_to_do(tmp_path: Path) -> None:
         host_distribution(tmp_path / "missing")
 
 
-def test_ubuntu_has_other_architectures_on_another_mirror(tmp_path: Path) -> None:
-    ubuntu = host_distribution(release(tmp_path, "ID=ubuntu\nVERSION_CODENAME=noble\n"))
-    debian = host_distribution(release(tmp_path, "ID=debian\nVERSION_CODENAME=trixie\n"))
-
-    assert ubuntu.sources("amd64") is None
-    assert debian.sources("arm64") is None
-    lines = (ubuntu.sources("arm64") or "").splitlines()
-    assert lines[0].endswith("/ubuntu-ports noble main universe")
-    assert len(lines) == 3
-
-
 def test_architectures() -> None:
     assert debian_arch("x86_64") == "amd64"
     with pytest.raises(ImageError, match="for the architecture 'm68k'"):
