@@ -194,16 +194,18 @@ def test_more_memory_than_there_is(bench: Bench) -> None:
         bench.open(bench.target("qemu", memory="900G"))
 
 
+@pytest.fixture
+def own_room(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Places that no other run of this user has a part in; the template is there."""
+    bench.open(bench.target("qemu")).close()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_room")
 def test_a_machine_waits_for_memory(tmp_path: Path) -> None:
     shown: list[str] = []
-    # Room for one, beside what other runs of this user have now.
-    with Bench(Settings(root=tmp_path, accel="tcg")) as probe:
-        probe.open(probe.target("qemu")).close()
-        taken = sum(one.memory for one in probe.room.occupants())
-    budget = taken + 400 * MiB
-    with Bench(
-        Settings(root=tmp_path, accel="tcg", memory_budget=budget), progress=shown.append
-    ) as bench:
+    settings = Settings(root=tmp_path, accel="tcg", memory_budget=400 * MiB)
+    with Bench(settings, progress=shown.append) as bench:
         first = bench.open(bench.target("qemu"))
         threading.Timer(0.5, first.close).start()
         began = time.monotonic()
@@ -214,11 +216,9 @@ def test_a_machine_waits_for_memory(tmp_path: Path) -> None:
         second.close()
 
 
+@pytest.mark.usefixtures("own_room")
 def test_the_machine_kept_ready_gives_way(tmp_path: Path) -> None:
-    with Bench(Settings(root=tmp_path, accel="tcg")) as probe:
-        probe.open(probe.target("qemu")).close()
-        taken = sum(one.memory for one in probe.room.occupants())
-    settings = Settings(root=tmp_path, accel="tcg", memory_budget=taken + 700 * MiB, room_timeout=5)
+    settings = Settings(root=tmp_path, accel="tcg", memory_budget=700 * MiB, room_timeout=5)
     with Bench(settings) as bench:
         small = bench.target("qemu")
         first = bench.open(small)
@@ -229,12 +229,9 @@ def test_the_machine_kept_ready_gives_way(tmp_path: Path) -> None:
         first.close()
 
 
-def test_waiting_for_memory_ends(tmp_path: Path, bench: Bench) -> None:
-    bench.open(bench.target("qemu")).close()
-    taken = sum(one.memory for one in bench.room.occupants())
-    settings = Settings(
-        root=tmp_path, accel="tcg", memory_budget=taken + 400 * MiB, room_timeout=0.5
-    )
+@pytest.mark.usefixtures("own_room")
+def test_waiting_for_memory_ends(tmp_path: Path) -> None:
+    settings = Settings(root=tmp_path, accel="tcg", memory_budget=400 * MiB, room_timeout=0.5)
     with Bench(settings) as own:
         first = own.open(own.target("qemu"))
         with pytest.raises(NoRoom, match=r"(?s)came free within 0.5 s.*qemu.*fewer tests"):
