@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What scripts/demo and scripts/test need before they can start; sourced by both.
 #
-#   set_up QEMU-ARCHITECTURE…   programs by apt-get where they are missing, then .venv in the checkout
+#   set_up WHAT…   programs by apt-get where they are missing, then .venv in the checkout; WHAT is
+#                  an architecture that QEMU is to emulate, or test-tools
 #
 # After it, the current directory is the checkout and $python is the environment's.
 # Nothing is installed, and apt is not even asked, where everything is there already.
@@ -52,6 +53,11 @@ look_for_programs() {
         x86_64) lacks qemu-system-x86_64 qemu-system-x86 ;;
         aarch64) lacks qemu-system-aarch64 qemu-system-arm ;;
         arm*) lacks qemu-system-arm qemu-system-arm ;;
+        # What single tests need: a compiler with sanitizers, and a packer of old kernels.
+        test-tools)
+            lacks gcc build-essential
+            lacks lzop lzop
+            ;;
         # A host of another kind emulates this one, as the default target does.
         *) lacks qemu-system-x86_64 qemu-system-x86 ;;
         esac
