@@ -60,6 +60,8 @@ class Display:
         self._busy: dict[str, _Busy] = {}
         self._drawn = 0
         self._drawn_at = float("-inf")
+        # Shows what came too soon after the line before it, if nothing newer does.
+        self._late: threading.Timer | None = None
 
     def status(self, worker: str, text: str) -> None:
         """What a worker does now; "" when it has done it."""
@@ -85,8 +87,30 @@ class Display:
     def close(self) -> None:
         """Take everything away that is not meant to stay."""
         with self._lock:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
             self._busy.clear()
             self._erase()
+
+    def _show_in(self, seconds: float) -> None:
+        if self._late is None:
+            self._late = threading.Timer(seconds, self._show_late)
+            self._late.daemon = True
+            self._late.start()
+
+    def _show_late(self) -> None:
+        with self._lock:
+            if self._late is not threading.current_thread():
+                return  # closed meanwhile
+            self._late = None
+            if self._live:
+                self._drawn_at = self._clock()
+                self._draw()
+                return
+            for worker, busy in self._busy.items():
+                if busy.pending:
+                    self._status_plain(worker, busy.text)
 
     # On a terminal
 
@@ -97,6 +121,7 @@ class Display:
             return
         now = self._clock()
         if text and now - self._drawn_at < LIVE_INTERVAL and self._drawn == len(self._busy):
+            self._show_in(LIVE_INTERVAL)
             return
         self._drawn_at = now
         self._draw()
@@ -134,7 +159,10 @@ class Display:
         now = self._clock()
         busy.text = text
         busy.pending = busy.shown is not None and now - busy.shown < PLAIN_INTERVAL
-        if not busy.pending:
+        if busy.pending:
+            assert busy.shown is not None
+            self._show_in(busy.shown + PLAIN_INTERVAL - now)
+        else:
             busy.shown = now
             self._line(_label(worker, text))
 

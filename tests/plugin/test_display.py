@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from pytest_hil.plugin.display import Display
 
@@ -162,3 +163,32 @@ def test_workers_do_not_wait_for_each_other() -> None:
     display.status("gw1", "")
     display.status("gw2", "")
     assert screen.shown() == ["hil gw0: one", "hil gw1: two", ""]
+
+
+def test_the_last_of_several_quick_lines_is_shown_though_nothing_follows_it() -> None:
+    screen = Screen()
+    display = plain(screen)
+    display.status("gw0", "first")
+    screen.now = 1.99
+    display.status("gw0", "waiting for the other one")
+    assert "waiting" not in screen.raw
+    screen.now = 2.5
+    deadline = time.monotonic() + 5
+    while "waiting" not in screen.raw and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert "hil gw0: waiting for the other one" in screen.raw
+    display.close()
+
+
+def test_the_last_of_several_quick_lines_is_drawn_though_nothing_follows_it() -> None:
+    screen = Screen()
+    display = live(screen)
+    display.status("", "first")
+    display.status("", "second")
+    assert "second" not in screen.raw
+    screen.now = 1.0
+    deadline = time.monotonic() + 5
+    while "second" not in screen.raw and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert "hil: second" in screen.raw
+    display.close()
