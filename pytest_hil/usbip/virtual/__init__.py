@@ -1,0 +1,1 @@
+"""USB devices made of Python."""
