@@ -66,7 +66,8 @@ class Fault(StrEnum):
     BUSID = "busid"  # no text that ends within its 32 bytes
     TEXT = "text"  # no text that ends within its field
     DEVICES = "devices"  # more than any host has
-    SEQNUM = "seqnum"  # of a URB that is not in flight
+    SEQNUM = "seqnum"  # of a URB that is not in flight, or of one that is already
+    DEVID = "devid"  # not that of the imported device
     STATUS = "status"  # no status that this message can have
     ORDER = "order"  # not now: data before the first request, or after the last
     CUT = "cut"  # the connection ended in its middle

@@ -53,10 +53,12 @@ look_for_programs() {
         x86_64) lacks qemu-system-x86_64 qemu-system-x86 ;;
         aarch64) lacks qemu-system-aarch64 qemu-system-arm ;;
         arm*) lacks qemu-system-arm qemu-system-arm ;;
-        # What single tests need: a compiler with sanitizers, and a packer of old kernels.
+        # What single tests need: a compiler with sanitizers, a packer of old kernels, and one who
+        # reads our captures of USB.
         test-tools)
             lacks gcc build-essential
             lacks lzop lzop
+            lacks tshark tshark
             ;;
         # A host of another kind emulates this one, as the default target does.
         *) lacks qemu-system-x86_64 qemu-system-x86 ;;
