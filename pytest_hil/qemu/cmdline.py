@@ -10,7 +10,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_hil.qemu.hardware import AGENT_PORT, Hardware, Memory, Wiring, family
+from pytest_hil.qemu.hardware import (
+    AGENT_PORT,
+    USB_ADDRESS,
+    USB_OWN,
+    USB_REMOTE,
+    Hardware,
+    Memory,
+    Wiring,
+    family,
+)
 
 # PCI slots. The first disk is at 0x10, so that a device added below moves no disk.
 _SLOT_SERIAL = 0x2
@@ -54,7 +63,8 @@ def fingerprint(hardware: Hardware) -> list[str]:
     """The argv with nothing in it that differs between two machines of the same hardware."""
     agent = 2 if hardware.agent else None
     overlays = tuple(Path(f"/overlay{n}") for n in range(len(hardware.disks)))
-    return argv(hardware, Wiring(0, 1, agent, Memory("/memory"), overlays))
+    usb = {port: "usb" for port in (USB_OWN, USB_REMOTE)} if hardware.usb else {}
+    return argv(hardware, Wiring(0, 1, agent, Memory("/memory"), overlays, usb=usb))
 
 
 def _machine(hardware: Hardware, wiring: Wiring) -> list[str]:
@@ -107,7 +117,7 @@ def _virtio(hardware: Hardware, wiring: Wiring) -> list[str]:
             "-device",
             f"virtserialport,bus=serial.0,nr=1,chardev=agent,name={AGENT_PORT}",
         ]
-    out += _network(hardware)
+    out += _network(hardware, wiring)
     out += ["-device", f"pvpanic-pci,addr={_SLOT_PANIC:#x}"]
     out += ["-object", "rng-random,id=rng,filename=/dev/urandom"]
     out += ["-device", f"virtio-rng-pci,rng=rng,addr={_SLOT_RNG:#x}"]
@@ -119,7 +129,7 @@ def _virtio(hardware: Hardware, wiring: Wiring) -> list[str]:
     return out
 
 
-def _network(hardware: Hardware) -> list[str]:
+def _network(hardware: Hardware, wiring: Wiring) -> list[str]:
     if hardware.network == "none":
         return []
     options = ["user", "id=net"]
@@ -129,6 +139,11 @@ def _network(hardware: Hardware) -> list[str]:
     options += [
         f"hostfwd={forward.protocol}:127.0.0.1:0-:{forward.guest_port}"
         for forward in hardware.forwards
+    ]
+    # Open to the guest in a restricted network, too (docs of libslirp's SlirpConfig, restricted).
+    options += [
+        f"guestfwd=tcp:{USB_ADDRESS}:{port}-cmd:{_escape(command)}"
+        for port, command in wiring.usb.items()
     ]
     # A clone has nobody to announce itself to, and a hundred clones would each take the time.
     device = f"virtio-net-pci,netdev=net,addr={_SLOT_NET:#x},romfile=,guest_announce=off"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,8 @@ class Hardware:
 
     ``binary`` is the absolute path of QEMU; ``machine`` a versioned type such as
     ``pc-q35-7.2`` (the alias changes with QEMU, and a template must not); ``memory`` in
-    bytes, None for the machine's own (bare-metal boards have a fixed size).
+    bytes, None for the machine's own (bare-metal boards have a fixed size); ``usb``: its network
+    has a door to our devices.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Hardware:
     forwards: tuple[Forward, ...]
     agent: bool
     extra_args: tuple[str, ...]
+    usb: bool = False
 
     @property
     def has_pci(self) -> bool:
@@ -79,7 +82,8 @@ class Wiring:
     """What differs between two machines of the same hardware: descriptors and files.
 
     ``overlays`` are the qcow2 files to use, one a disk. ``incoming``: do not boot, wait for
-    a saved state.
+    a saved state. ``usb``: what QEMU is to start for a connection through each door to our
+    devices, as a shell's words.
     """
 
     console: int
@@ -88,6 +92,11 @@ class Wiring:
     memory: Memory
     overlays: tuple[Path, ...] = ()
     incoming: bool = False
+    usb: Mapping[int, str] = field(default_factory=dict)
 
+
+# In the guest's network, where nothing else is; QEMU itself answers there (-netdev user,guestfwd=).
+USB_ADDRESS = "10.0.2.100"
+USB_OWN, USB_REMOTE = 3240, 3241  # our own devices; another exporter's, through us
 
 AGENT_PORT = "org.pytest-hil.agent"

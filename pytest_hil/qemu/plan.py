@@ -95,6 +95,7 @@ def make(
         forwards=target.forwards,
         agent=agent,
         extra_args=target.extra_args,
+        usb=features.has_usb(target, network=network, own_image=own_image),
     )
     return Plan(
         target=target,

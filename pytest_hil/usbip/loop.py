@@ -56,7 +56,7 @@ class LoopThread:
             future.cancel()
             raise InfrastructureError(
                 f"the exporter's thread did not answer for {_TURN:g} s",
-                mend="a handler of a device must not wait: complete the transfer from another thread",
+                mend="a device's handler must not wait: complete the transfer from another thread",
             ) from None
 
     def close(self) -> None:
