@@ -80,7 +80,7 @@ class VirtualDevice:
 
     vendor_id: ClassVar[int] = 0x1209  # pid.codes, whose 0x0001 to 0x0010 are for tests
     product_id: ClassVar[int] = 0x0001
-    release: ClassVar[int] = 0x0100
+    bcd_device: ClassVar[int] = 0x0100
     manufacturer: str = "pytest-hil"
     product: str = ""
     serial_number: str = ""
@@ -96,16 +96,14 @@ class VirtualDevice:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        found: dict[Interface, None] = {}
-        requests: dict[tuple[int, int], str] = {}
-        for base in reversed(cls.__mro__):
-            for name, value in vars(base).items():
-                if isinstance(value, Interface):
-                    found[value] = None
-                for key in getattr(value, "hil_requests", ()):
-                    requests[key] = name
-        cls.declared = tuple(found)
-        cls._requests = requests
+        # As attributes are looked up: what a subclass declares again takes its base's place.
+        members = {
+            name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()
+        }
+        cls.declared = tuple(one for one in members.values() if isinstance(one, Interface))
+        cls._requests = {
+            key: name for name, value in members.items() for key in _requests_of(cls, name, value)
+        }
         if cls.declared:
             _check(cls)
 
@@ -189,7 +187,7 @@ class VirtualDevice:
             subclass=self.subclass,
             protocol=self.protocol,
             max_packet=_CONTROL_PACKET[self.speed],
-            release=self.release,
+            release=self.bcd_device,
             manufacturer=strings.get(self.manufacturer, 0),
             product=strings.get(self._name(), 0),
             serial=strings.get(self.serial_number, 0),
@@ -221,7 +219,7 @@ class VirtualDevice:
             speed=self.speed,
             vendor_id=self.vendor_id,
             product_id=self.product_id,
-            bcd_device=self.release,
+            bcd_device=self.bcd_device,
             device_class=self.device_class,
             subclass=self.subclass,
             protocol=self.protocol,
@@ -423,6 +421,14 @@ class VirtualDevice:
             yield declared, _describe(declared, self)
 
 
+def _requests_of(cls: type, name: str, value: object) -> set[tuple[int, int]]:
+    """The requests that a method handles, and still handles when a subclass overrides it."""
+    if not callable(value):
+        return set()
+    every = (vars(base).get(name) for base in cls.__mro__)
+    return {key for one in every for key in getattr(one, "hil_requests", ())}
+
+
 def _describe(interface: Interface, device: VirtualDevice) -> InterfaceDescriptor:
     number, alternate = _numbers(device.declared)[interface]
     return InterfaceDescriptor(
@@ -458,7 +464,7 @@ def _check(cls: type[VirtualDevice]) -> None:
     if cls.speed not in _SPEEDS:
         allowed = ", ".join(one.name for one in _SPEEDS)
         wrong("speed", f"{cls.speed!r}; allowed: {allowed}")
-    for name in ("vendor_id", "product_id", "release"):
+    for name in ("vendor_id", "product_id", "bcd_device"):
         if not 0 <= getattr(cls, name) <= 0xFFFF:
             wrong(name, f"{getattr(cls, name):#x} does not fit into 16 bits")
     for name in ("manufacturer", "product", "serial_number"):

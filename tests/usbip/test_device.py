@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,61 +21,16 @@ from pytest_hil.usbip.messages import (
     NO_ENDPOINT,
     SHUTDOWN,
     STALL,
-    Bytes,
     Direction,
     IsoPacket,
     Speed,
-    Submit,
 )
-from pytest_hil.usbip.urb import TransferType, Urb
+from pytest_hil.usbip.urb import TransferType
 
-Ended = tuple[int, bytes, int]
+if TYPE_CHECKING:
+    from tests.usbip.conftest import Asker
 
-
-class Asker:
-    """Gives transfers to a device, as an exporter does, and keeps how they ended."""
-
-    def __init__(self, device: VirtualDevice) -> None:
-        self.device = device
-        self.ended: dict[int, Ended] = {}
-        self.iso: dict[int, Sequence[IsoPacket]] = {}
-        self._number = 0
-        device.imported()
-
-    def finish(
-        self, urb: Urb, status: int, data: Bytes, actual: int, iso: Sequence[IsoPacket], errors: int
-    ) -> bool:
-        if urb.seqnum in self.ended:
-            return False
-        self.ended[urb.seqnum] = (status, bytes(data), actual)
-        self.iso[urb.seqnum] = iso
-        return True
-
-    def disconnect(self) -> None:
-        raise AssertionError("nobody asked for that")
-
-    def submit(self, address: int, *, length: int = 0, data: bytes = b"", **more: Any) -> Urb:
-        self._number += 1
-        way = Direction.IN if address & 0x80 else Direction.OUT
-        wire = Submit(self._number, 0, way, address & 0xF, length or len(data), data=data, **more)
-        kind = self.device.transfer_type(address & 0xF, way)
-        urb = Urb(wire, kind or TransferType.BULK, self)
-        self.device.submit(urb)
-        return urb
-
-    def control(
-        self, kind: int, number: int, value: int = 0, index: int = 0, data: Any = 64
-    ) -> Ended:
-        out = b"" if isinstance(data, int) else data
-        length = data if isinstance(data, int) else len(data)
-        setup = bytes((kind, number)) + b"".join(
-            each.to_bytes(2, "little") for each in (value, index, length)
-        )
-        urb = self.submit(kind & 0x80, length=length, data=out, setup=setup)
-        return self.ended[urb.seqnum]
-
-    def configure(self) -> None:
-        assert self.control(0, 9, 1, data=0)[0] == 0
+    Ask = Callable[[VirtualDevice], Asker]
 
 
 class Thermometer(VirtualDevice):
@@ -106,8 +61,8 @@ class Thermometer(VirtualDevice):
         self.degrees = data
 
 
-def test_descriptors() -> None:
-    asker = Asker(Thermometer())
+def test_descriptors(ask: Ask) -> None:
+    asker = ask(Thermometer())
     status, data, actual = asker.control(0x80, 6, 0x0100, data=18)
     assert (status, actual) == (0, 18)
     found = DeviceDescriptor.parse(data)
@@ -130,8 +85,8 @@ def test_descriptors() -> None:
     assert only.endpoints[2].interval == 7  # 2^6 microframes: 8 ms, the next below 10
 
 
-def test_nothing_is_there_before_it_is_configured() -> None:
-    asker = Asker(Thermometer())
+def test_nothing_is_there_before_it_is_configured(ask: Ask) -> None:
+    asker = ask(Thermometer())
     urb = asker.submit(0x01, data=b"?")
     assert asker.ended[urb.seqnum][0] == NO_ENDPOINT
     assert asker.control(0x80, 8, data=1)[1] == b"\0"
@@ -140,8 +95,8 @@ def test_nothing_is_there_before_it_is_configured() -> None:
     asker.device.wait_configured(0)
 
 
-def test_a_question_and_its_answer() -> None:
-    asker = Asker(Thermometer())
+def test_a_question_and_its_answer(ask: Ask) -> None:
+    asker = ask(Thermometer())
     asker.configure()
     waiting = asker.submit(0x81, length=64)
     assert waiting.seqnum not in asker.ended
@@ -150,9 +105,9 @@ def test_a_question_and_its_answer() -> None:
     assert asker.ended[waiting.seqnum] == (0, b"21.5", 4)
 
 
-def test_a_long_message_goes_on_in_the_next_transfer() -> None:
+def test_a_long_message_goes_on_in_the_next_transfer(ask: Ask) -> None:
     device = Thermometer()
-    asker = Asker(device)
+    asker = ask(device)
     asker.configure()
     device.reply.send(b"abcdef")
     device.reply.send(b"")
@@ -160,24 +115,24 @@ def test_a_long_message_goes_on_in_the_next_transfer() -> None:
     assert got == [(0, b"abcd", 4), (0, b"ef", 2), (0, b"", 0)]
 
 
-def test_vendor_requests() -> None:
-    asker = Asker(Thermometer())
+def test_vendor_requests(ask: Ask) -> None:
+    asker = ask(Thermometer())
     assert asker.control(0x40, 1, data=b"19.0") == (0, b"", 4)
     assert asker.control(0xC0, 1) == (0, b"19.0", 4)
     assert asker.control(0xC0, 1, data=2) == (0, b"19", 2)
     assert asker.control(0xC0, 2)[0] == STALL
 
 
-def test_a_handler_says_no() -> None:
-    asker = Asker(Thermometer())
+def test_a_handler_says_no(ask: Ask) -> None:
+    asker = ask(Thermometer())
     asker.configure()
     urb = asker.submit(0x01, data=b"bad")
     assert asker.ended[urb.seqnum][0] == STALL
     asker.device.check()
 
 
-def test_a_handler_has_a_bug() -> None:
-    asker = Asker(Thermometer())
+def test_a_handler_has_a_bug(ask: Ask) -> None:
+    asker = ask(Thermometer())
     asker.configure()
     with pytest.raises(ValueError, match="a bug of its author's"):
         asker.submit(0x01, data=b"worse")
@@ -186,9 +141,9 @@ def test_a_handler_has_a_bug() -> None:
         asker.device.check()
 
 
-def test_halt_and_clear() -> None:
+def test_halt_and_clear(ask: Ask) -> None:
     device = Thermometer()
-    asker = Asker(device)
+    asker = ask(device)
     asker.configure()
     waiting = asker.submit(0x81, length=4)
     device.reply.halt()
@@ -200,17 +155,17 @@ def test_halt_and_clear() -> None:
     assert asker.ended[asker.submit(0x81, length=4).seqnum] == (0, b"on", 2)
 
 
-def test_what_waits_ends_with_the_configuration() -> None:
-    asker = Asker(Thermometer())
+def test_what_waits_ends_with_the_configuration(ask: Ask) -> None:
+    asker = ask(Thermometer())
     asker.configure()
     waiting = asker.submit(0x81, length=4)
     asker.control(0, 9, 0, data=0)
     assert asker.ended[waiting.seqnum][0] == SHUTDOWN
 
 
-def test_what_was_cancelled_is_not_completed() -> None:
+def test_what_was_cancelled_is_not_completed(ask: Ask) -> None:
     device = Thermometer()
-    asker = Asker(device)
+    asker = ask(device)
     asker.configure()
     gone, stays = asker.submit(0x81, length=4), asker.submit(0x81, length=4)
     device.cancel(gone)
@@ -241,9 +196,9 @@ class Streams(VirtualDevice):
         self.back.offer(data[::-1])
 
 
-def test_isochronous_packets_of_an_alternate_setting() -> None:
+def test_isochronous_packets_of_an_alternate_setting(ask: Ask) -> None:
     device = Streams()
-    asker = Asker(device)
+    asker = ask(device)
     asker.configure()
     assert device.transfer_type(3, Direction.IN) is None
     assert asker.control(1, 11, 1, 0, data=0)[0] == 0
@@ -307,25 +262,25 @@ def test_an_endpoint_that_cannot_be() -> None:
         type("Wrong", (VirtualDevice,), {"main": _with_only(16)})
 
 
-def test_a_handler_is_overridden_like_any_method() -> None:
+def test_a_handler_is_overridden_like_any_method(ask: Ask) -> None:
     class Celsius(Thermometer):
         def on_command(self, data: bytes) -> None:
             self.reply.offer(b"celsius")
 
-    asker = Asker(Celsius())
+    asker = ask(Celsius())
     asker.configure()
     waiting = asker.submit(0x81, length=64)
     asker.submit(0x01, data=b"?")
     assert asker.ended[waiting.seqnum] == (0, b"celsius", 7)
 
 
-def test_reading_without_a_handler() -> None:
+def test_reading_without_a_handler(ask: Ask) -> None:
     class Sink(VirtualDevice):
         main = Interface()
         to = main.bulk_out(1)
 
     device = Sink()
-    asker = Asker(device)
+    asker = ask(device)
     asker.configure()
     urbs = [asker.submit(0x01, data=bytes([n])) for n in range(70)]
     assert sum(urb.seqnum in asker.ended for urb in urbs) == 64, "the rest waits for the reader"
