@@ -246,16 +246,18 @@ class VirtualDevice:
             self._configure(0)
 
     def submit(self, urb: Urb) -> None:
+        self.submit_to((urb.endpoint, urb.direction), urb)
+
+    def submit_to(self, key: tuple[int, Direction], urb: Urb) -> None:
+        """:meth:`submit` to the endpoint that has this number here."""
         with self._lock:
             try:
-                if urb.endpoint == 0:
+                if key[0] == 0:
                     self._control(urb)
-                    return
-                pipe = self._active.get((urb.endpoint, urb.direction))
-                if pipe is None:
-                    refuse(urb)
-                else:
+                elif (pipe := self._active.get(key)) is not None:
                     pipe.submit(urb)
+                else:
+                    refuse(urb)
             except Stall:
                 urb.stall()
             except Exception as error:
@@ -264,9 +266,12 @@ class VirtualDevice:
                 raise
 
     def cancel(self, urb: Urb) -> None:
+        self.cancel_at((urb.endpoint, urb.direction), urb)
+
+    def cancel_at(self, key: tuple[int, Direction], urb: Urb) -> None:
+        """:meth:`cancel` at the endpoint that has this number here."""
         with self._lock:
-            pipe = self._active.get((urb.endpoint, urb.direction))
-            if pipe is not None:
+            if (pipe := self._active.get(key)) is not None:
                 pipe.cancel(urb)
             self.on_cancel(urb)
 
@@ -303,6 +308,11 @@ class VirtualDevice:
         if setup.type & 0x60:
             return None  # class or vendor, and nobody handles it
         return self._standard(setup)
+
+    def locked_control(self, setup: Setup, data: bytes) -> bytes | None:
+        """:meth:`control` for who does not hold the lock."""
+        with self._lock:
+            return self.control(setup, data)
 
     def _standard(self, setup: Setup) -> bytes | None:
         recipient = setup.type & 0x1F

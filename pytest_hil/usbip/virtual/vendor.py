@@ -6,7 +6,7 @@ from collections import deque
 
 from pytest_hil.usbip.device import Interface, Setup, Stall, VirtualDevice, request
 from pytest_hil.usbip.messages import SHUTDOWN, Direction
-from pytest_hil.usbip.urb import Urb
+from pytest_hil.usbip.urb import TransferType, Urb
 
 MiB = 2**20
 
@@ -51,7 +51,8 @@ class Loopback(VirtualDevice):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loops = {1: _Loop(), 2: _Loop()}
+        # By type, as the numbers are others in a composite device.
+        self._loops = {TransferType.BULK: _Loop(), TransferType.INTERRUPT: _Loop()}
         self._buffer = b""
         self._pattern = memoryview(b"")
         self.swallowed = 0
@@ -61,14 +62,14 @@ class Loopback(VirtualDevice):
     @interrupt_out.urb
     @_interrupt_out_too.urb
     def on_out(self, urb: Urb) -> None:
-        self._loops[urb.endpoint].put(urb)
+        self._loops[urb.type].put(urb)
 
     @back.urb
     @_back_too.urb
     @interrupt_back.urb
     @_interrupt_back_too.urb
     def on_in(self, urb: Urb) -> None:
-        self._loops[urb.endpoint].take(urb)
+        self._loops[urb.type].take(urb)
 
     @sink.urb
     @_sink_too.urb
@@ -102,7 +103,7 @@ class Loopback(VirtualDevice):
         return self._buffer
 
     def on_cancel(self, urb: Urb) -> None:
-        if (loop := self._loops.get(urb.endpoint)) is not None:
+        if (loop := self._loops.get(urb.type)) is not None:
             loop.forget(urb)
 
     def on_configured(self) -> None:
