@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.benchmarks import alive, fresh, load, prepared, run, session, swarm, transfer
+from tests.benchmarks import alive, fresh, load, prepared, run, session, swarm, transfer, urb
 from tests.benchmarks.context import Context
 from tests.benchmarks.result import Line
 
@@ -28,5 +28,7 @@ ALL = (
     Benchmark("swarm", "16 machines at once, and the memory of each", swarm.measure),
     Benchmark("alive", "the memory that 64 live machines take", alive.measure),
     Benchmark("session", "300 tests with fresh machines, on two workers", session.measure),
+    Benchmark("urb", "64-byte IN transfers, 32 in flight; peer: the package usbip", urb.measure),
+    Benchmark("urb-out", "1 MiB OUT transfers; peer: the package usbip", urb.measure_out),
     Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
 )
