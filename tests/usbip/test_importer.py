@@ -144,7 +144,7 @@ def test_unplugged_in_use(exporter: Exporter, told: Told) -> None:
         device.control(0, 9, 1)
         waiting = device.submit(0x81, length=8)
         plugged.unplug()
-        with pytest.raises(ChannelLost, match="closed the connection|is gone"):
+        with pytest.raises(ChannelLost, match=r"closed the connection|is gone"):
             waiting.wait(10)
         with pytest.raises(ChannelLost):
             device.read(1, 8)
