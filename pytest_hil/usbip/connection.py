@@ -260,6 +260,7 @@ class ExporterConnection(Receiver[Request]):
         self._is_iso = is_iso
         self._limit = limit
         self._head: Submit | None = None
+        self._count = 0
         self._data: Bytes | None = None
 
     def send(self, message: Reply) -> bytes:
@@ -308,9 +309,8 @@ class ExporterConnection(Receiver[Request]):
         if command == Command.SUBMIT:
             submit = Submit.parse(head, limit=self._limit)
             self._check_devid(submit.devid, head)
-            if submit.packets:
-                submit = replace(submit, packets=self._packets(submit, head))
-            if submit.packets <= 0 and (submit.direction or not submit.length):
+            self._count = self._packets(submit, head) if submit.packets else 0
+            if not self._count and (submit.direction or not submit.length):
                 return submit
             self._head, self._data = submit, None
             return self._payload(submit)
@@ -329,13 +329,13 @@ class ExporterConnection(Receiver[Request]):
             raise Malformed(Fault.DEVID, devid, wanted, data=head)
 
     def _packets(self, submit: Submit, head: Bytes) -> int:
-        """How many descriptors follow; −1 if the number means nothing."""
+        """How many descriptors follow."""
         iso = self._is_iso(submit.endpoint, submit.direction) if submit.endpoint else False
         if iso is None:
             # A peer that believes in an endpoint which is not there: it says itself what it sends.
             iso = 0 < submit.packets <= MAX_ISO_PACKETS
         if not iso:
-            return -1
+            return 0
         if not 0 <= submit.packets <= MAX_ISO_PACKETS:
             wanted = f"0 to {MAX_ISO_PACKETS}"
             raise Malformed(Fault.PACKETS, submit.packets, wanted, data=head)
@@ -347,8 +347,8 @@ class ExporterConnection(Receiver[Request]):
             if self._data is None:
                 return None
         iso: tuple[IsoPacket, ...] = ()
-        if head.packets > 0:
-            descriptors = self._take(head.packets * ISO_SIZE)
+        if self._count:
+            descriptors = self._take(self._count * ISO_SIZE)
             if descriptors is None:
                 return None
             iso = IsoPacket.parse_all(descriptors, head.length)
