@@ -27,6 +27,7 @@
         ├── TransferError            a file could not be put or got
         ├── ExpectTimeout            the console did not say it in time
         ├── ConsoleClosed            the console ended before it said it
+        ├── AttachFailed             it did not take a USB device, or did not let go of it
         └── Unsupported              this target has no such thing
 
 Constructors take facts; ``__str__`` writes the sentence. Where somebody can mend
@@ -288,6 +289,29 @@ class ConsoleClosed(TargetError):
         super().__init__(f"the console ended before it said {names}{last}")
         self.wanted = tuple(wanted)
         self.seen = seen
+
+
+class AttachFailed(TargetError):
+    """The target did not take a USB device, or did not let go of it.
+
+    ``phase`` says how far it came, ``kernel`` what the target's kernel said last, ``device`` what
+    the device's own handlers raised.
+    """
+
+    def __init__(
+        self, what: str, why: str, *, phase: str = "", kernel: str = "", device: str = ""
+    ) -> None:
+        parts = [f"{what}: {why}" + (f" (it came as far as: {phase})" if phase else "")]
+        for name, text in (
+            ("the device's handler raised", device),
+            ("the target's kernel said last", kernel),
+        ):
+            if text.strip():
+                parts.append(f"  {name}:\n{_indent(text)}")
+        super().__init__("\n".join(parts))
+        self.phase = phase
+        self.kernel = kernel
+        self.device = device
 
 
 class Unsupported(TargetError):

@@ -8,7 +8,7 @@ run against each. What a target does not have raises :class:`Unsupported`, and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Protocol
@@ -17,10 +17,21 @@ from pytest_hil.shell.base import Completed
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
+    from pytest_hil.usbip.faults import UsbFault
+    from pytest_hil.usbip.urb import Exportable
 
 Command = str | Sequence[str]
 
-__all__ = ["Command", "Completed", "Power", "Snapshot", "Target"]
+__all__ = [
+    "Attached",
+    "Command",
+    "Completed",
+    "Power",
+    "Snapshot",
+    "Target",
+    "UsbDevice",
+    "UsbPort",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,110 @@ class Power(Protocol):
         """Whether it is on."""
 
 
+@dataclass(frozen=True, slots=True)
+class UsbDevice:
+    """A USB device that the target has, in its own words.
+
+    ``port`` is that of its virtual host controller, ``guest_busid`` what its kernel calls the
+    device ("1-2"). ``remote`` and ``busid``: the exporter that it is from ("" if nobody knows).
+    """
+
+    port: int
+    guest_busid: str
+    vendor_id: int
+    product_id: int
+    remote: str
+    busid: str
+    nodes: tuple[str, ...]
+
+
+class Attached(Protocol):
+    """A USB device that is plugged into the target. A context manager; leaving it detaches."""
+
+    @property
+    def device(self) -> Exportable | None:
+        """What was attached; None for another exporter's."""
+
+    @property
+    def busid(self) -> str:
+        """The exporter's name of it."""
+
+    @property
+    def port(self) -> int:
+        """The port of the target's virtual host controller."""
+
+    @property
+    def guest_busid(self) -> str:
+        """What the target's kernel calls it: "1-2"."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Its device nodes: "/dev/ttyACM0", "/dev/input/event1", "/dev/bus/usb/001/002", …"""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to be ready."""
+
+    @property
+    def lost(self) -> str:
+        """Why the target has it no more; "" while it has."""
+
+    def node(self, name: str) -> str:
+        """The node whose name begins so ("ttyACM", "event", "sd"). Raises NotThere."""
+
+    def detach(self) -> None:
+        """The target lets go of it, of its own accord. Nothing if it has no more."""
+
+    def unplug(self) -> None:
+        """Pull it out, whatever the target is doing with it."""
+
+    def replug(self) -> None:
+        """Pull it out if it is in, and plug it in again: nodes and bus ids may be others."""
+
+    def __enter__(self) -> Attached:
+        """Itself."""
+
+    def __exit__(self, *exc: object) -> None:
+        """:meth:`detach`."""
+
+
+class UsbPort(Protocol):
+    """The target's USB: whatever is attached here is gone with a reset, as with any other end."""
+
+    def attach(
+        self,
+        device: Exportable,
+        *,
+        faults: Sequence[UsbFault] = (),
+        seed: int = 0,
+        timeout: float = 30.0,
+    ) -> Attached:
+        """Plug a device in; returns when the target's kernel is through with it.
+
+        Then its drivers have had their turn and its nodes are there. ``faults``, and the ``seed``
+        of those that are random: see :mod:`pytest_hil.usbip.faults`.
+        Raises AttachFailed, Unsupported.
+        """
+
+    def attach_remote(self, address: str, busid: str, *, timeout: float = 30.0) -> Attached:
+        """Plug in a device of another exporter, as this host reaches it: "host:port".
+
+        Raises AttachFailed, Unsupported, and NotThere when nobody answers at that address.
+        """
+
+    def list(self) -> Sequence[UsbDevice]:
+        """What is attached, as the target has it."""
+
+    def detach(self, which: Attached | int | str | None = None) -> None:
+        """Let go of one (also by its port, or by its node), or of all."""
+
+    def log(self, to: Callable[[str], object]) -> Callable[[], None]:
+        """Give every event to a function as a line (:mod:`pytest_hil.usbip.events`).
+
+        Returns what ends that.
+        """
+
+
 class Target(ABC):
     """What a test runs on."""
 
@@ -67,6 +182,11 @@ class Target(ABC):
     @abstractmethod
     def power(self) -> Power:
         """The power switch."""
+
+    @property
+    @abstractmethod
+    def usb(self) -> UsbPort:
+        """Where USB devices are plugged in. Raises Unsupported."""
 
     @abstractmethod
     def run(

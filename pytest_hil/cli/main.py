@@ -45,6 +45,7 @@ VERBS: Mapping[str, Verb] = {
     "vm": Verb("pytest_hil.cli.vm", "start, list, use and stop machines by hand"),
     "console": Verb("pytest_hil.cli.console", "connect this terminal to a machine's console"),
     "open": Verb("pytest_hil.cli.open", "open the machine of a failed test as it failed"),
+    "usbip": Verb("pytest_hil.cli.usbip", "check, list and run USB/IP servers"),
     "artifacts": Verb("pytest_hil.cli.artifacts", "list, show and remove what runs have kept"),
     "clean": Verb("pytest_hil.cli.clean", "remove what dead runs left, and old templates"),
 }

@@ -20,6 +20,7 @@ pytest_plugins = [
     "pytest_hil.plugin.targets",
     "pytest_hil.plugin.prepare",
     "pytest_hil.plugin.artifacts",
+    "pytest_hil.plugin.usb",
     "pytest_hil.plugin.keep",
     "pytest_hil.plugin.infrastructure",
     "pytest_hil.plugin.report",

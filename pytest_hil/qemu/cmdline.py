@@ -63,7 +63,7 @@ def fingerprint(hardware: Hardware) -> list[str]:
     """The argv with nothing in it that differs between two machines of the same hardware."""
     agent = 2 if hardware.agent else None
     overlays = tuple(Path(f"/overlay{n}") for n in range(len(hardware.disks)))
-    usb = {port: "usb" for port in (USB_OWN, USB_REMOTE)} if hardware.usb else {}
+    usb = dict.fromkeys((USB_OWN, USB_REMOTE), "usb") if hardware.usb else {}
     return argv(hardware, Wiring(0, 1, agent, Memory("/memory"), overlays, usb=usb))
 
 

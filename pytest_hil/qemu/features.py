@@ -23,7 +23,8 @@ def certain(target: QemuTarget, config: Config) -> frozenset[str]:
     agent = target.agent and has_bus and (isinstance(spec, DebianImage) or spec.agent)
     own_image = agent and isinstance(spec, DebianImage)
     network = has_bus and target.network != "none"
-    return _words(target.arch, agent=agent, own_image=own_image, network=network) | target.features
+    usb = has_usb(target, agent=agent, own_image=own_image, network=network)
+    return _words(target.arch, agent=agent, usb=usb, network=network) | target.features
 
 
 def possible(target: QemuTarget, config: Config) -> frozenset[str]:
@@ -36,15 +37,23 @@ def of(plan: Plan) -> frozenset[str]:
     """The features of a plan's machines."""
     hardware = plan.hardware
     network = hardware.network != "none"
-    words = _words(hardware.arch, agent=hardware.agent, own_image=plan.own_image, network=network)
+    words = _words(hardware.arch, agent=hardware.agent, usb=hardware.usb, network=network)
     return words | {hardware.accel} | plan.target.features
 
 
-def _words(arch: str, *, agent: bool, own_image: bool, network: bool) -> frozenset[str]:
+def has_usb(target: QemuTarget, *, agent: bool, own_image: bool, network: bool) -> bool:
+    """Whether USB devices can be attached: over the network, by the guest's own usbip.
+
+    Our image has all that is needed; of another, the target's ``features`` may say so.
+    """
+    return agent and network and (own_image or "usb" in target.features)
+
+
+def _words(arch: str, *, agent: bool, usb: bool, network: bool) -> frozenset[str]:
     found = {"console", "power", arch}
     if agent:
         found |= {"shell", "files", "snapshot"}
-    if own_image:
+    if usb:
         found.add("usb")
     if network:
         found.add("network")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_hil.console.capture import Mark
 from pytest_hil.console.session import Console
@@ -32,11 +33,19 @@ from pytest_hil.shell.agent import AgentShell
 from pytest_hil.shell.agent_command import Follow
 from pytest_hil.target import Command, Completed, Snapshot, Target
 
+if TYPE_CHECKING:
+    from pytest_hil.qemu.hardware import Hardware
+    from pytest_hil.qemu.usb import Usb
+
 Events = Callable[..., None]
 
 
 def _no_events(_kind: str, **_facts: object) -> None:
     pass
+
+
+# What happens to a machine that its USB devices do not outlive, and why they are gone.
+_USB_ENDS = {"RESET": "its machine restarted", "SHUTDOWN": "its machine was switched off"}
 
 
 class Restarted(OutcomeUnknown):
@@ -74,6 +83,8 @@ class Guest(Target):
         self.arch = hardware.arch
         self.features = features.of(factory.plan)
         self._power = MachinePower(self)
+        self._usb: Usb | None = None
+        self._usb_lock = threading.Lock()
         self._adopt(machine)
 
     # --- the machine behind it ---
@@ -86,6 +97,8 @@ class Guest(Target):
     def _adopt(self, machine: Machine) -> None:
         """Make a machine the one that this target is."""
         self._machine = machine
+        if self._usb is not None:
+            self._usb.lost("its machine was replaced: restored, or switched on anew", machine=True)
         self._reset_at = None
         machine.monitor.log = self._qmp_log
         machine.on_event = self._on_event
@@ -104,6 +117,8 @@ class Guest(Target):
         shell = self._machine.shell
         if name == "RESET":
             self._reset_at = self._machine.console.mark()
+        if self._usb is not None and name in _USB_ENDS:
+            self._usb.lost(_USB_ENDS[name])
         if name == "RESET" and shell is not None:
             shell.fail(Restarted(f"the machine {self.name} restarted while a command ran"))
         elif name in ("GUEST_PANICKED", "GUEST_CRASHLOADED") and shell is not None:
@@ -125,6 +140,12 @@ class Guest(Target):
         self._machine.monitor.log = qmp
         self._record_to = directory
         self._machine.console.record(directory)
+        if self._usb is not None:
+            self._usb.record(directory)
+
+    def tell(self, kind: str, **facts: object) -> None:
+        """Something happened to it, or to what is connected to it."""
+        self._events(kind, **facts)
 
     # --- the contract ---
 
@@ -135,6 +156,22 @@ class Guest(Target):
     @property
     def power(self) -> MachinePower:
         return self._power
+
+    @property
+    def usb(self) -> Usb:
+        if not self._machine.hardware.usb:
+            raise Unsupported(self.name, "USB", mend=_no_usb(self._machine.hardware))
+        with self._usb_lock:
+            if self._usb is None:
+                # Most tests plug nothing in: they need not load it.
+                from pytest_hil.qemu.usb import Usb
+
+                self._usb = Usb(self)
+                if self._record_to is not None:
+                    self._usb.record(self._record_to)
+                if self._closed:
+                    self._usb.close()
+            return self._usb
 
     @property
     def origin_text(self) -> str:
@@ -203,6 +240,7 @@ class Guest(Target):
 
     def snapshot(self, name: str = "") -> Snapshot:
         self._must_save("snapshot")
+        self._no_usb_attached()
         if self._saved is None:
             self._saved = runtime.directory("snapshots")
         readable = re.sub(r"[^\w.-]", "_", name)[:40] or "snapshot"
@@ -215,9 +253,13 @@ class Guest(Target):
         return Snapshot(name=name or directory.name, target=self.name, path=str(directory))
 
     def save(self, directory: Path) -> None:
-        """Save the present state into an empty directory, and go on."""
+        """Save the present state into an empty directory, and go on.
+
+        Raises Unsupported while USB devices are attached.
+        """
         began = time.monotonic()
         self._must_be_on("save its state")
+        self._no_usb_attached()
         self._after_restart()
         try:
             state.save_live(self._machine, directory, self._factory.seat)
@@ -278,6 +320,8 @@ class Guest(Target):
             if self._saved is not None:
                 everything.callback(runtime.remove, self._saved)
             everything.callback(self._machine.close)
+            if self._usb is not None:
+                everything.callback(self._usb.close)
             for twin in self._forks:
                 everything.callback(twin.close)
 
@@ -340,6 +384,10 @@ class Guest(Target):
                 self.name, f"{what}: only machines with an agent can be saved and restored"
             )
 
+    def _no_usb_attached(self) -> None:
+        if self._usb is not None:
+            self._usb.must_be_free("save its state")
+
     def _give_way(self) -> bool:
         """The host is full: end the machine that is about to be replaced. Whether it lived."""
         if not self._machine.powered:
@@ -356,6 +404,8 @@ class Guest(Target):
         machine = self._machine
         if machine.shell is not None:
             machine.shell.fail(ChannelLost(f"the machine {self.name} was switched off"))
+        if self._usb is not None:
+            self._usb.lost("its machine was switched off")
         machine.process.end()
 
     def switch_on(self) -> None:
@@ -377,3 +427,14 @@ class Guest(Target):
         except BaseException:
             self.switch_off()
             raise
+
+
+def _no_usb(hardware: Hardware) -> str:
+    if not hardware.agent:
+        return "USB devices are attached through the agent in the machine, and it has none"
+    if hardware.network == "none":
+        return 'they come over its network: write network = "isolated", or leave it out'
+    return (
+        "its image is the user's own: if it has usbip and vhci_hcd, say so in boards.toml: "
+        'features = ["usb"]'
+    )

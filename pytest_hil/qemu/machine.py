@@ -21,7 +21,7 @@ from pytest_hil.console.transport import SocketTransport
 from pytest_hil.errors import ChannelLost, ConsoleClosed, MachineDied, MachineError, OutcomeUnknown
 from pytest_hil.process import Process
 from pytest_hil.progress import Progress, silent
-from pytest_hil.qemu import cmdline
+from pytest_hil.qemu import cmdline, usb_gateway
 from pytest_hil.qemu.hardware import Hardware, Memory, Wiring
 from pytest_hil.qemu.monitor import Event, Monitor
 from pytest_hil.qemu.overlay import Overlays
@@ -66,6 +66,8 @@ class Machine:
         self.hardware = hardware
         self.started = time.monotonic()
         self.powered = True
+        # Where the guest's connections to our USB devices go; nobody listens there by itself.
+        self.usb_name = usb_gateway.new_name()
         self._seat = seat
         self._closing = threading.Lock()
         self._closed = False
@@ -110,6 +112,7 @@ class Machine:
                 memory=memory,
                 overlays=tuple(self.overlays.paths),
                 incoming=incoming,
+                usb=usb_gateway.commands(self.usb_name) if self.hardware.usb else {},
             )
             self.argv = tuple(cmdline.argv(self.hardware, wiring))
             self.console = Console(SocketTransport(console), name=name, history=history)

@@ -10,7 +10,7 @@ from pytest_hil.cache import Cache
 from pytest_hil.config import Config, DebianImage, QemuTarget, host_arch, image_spec
 from pytest_hil.errors import ConfigError
 from pytest_hil.progress import Progress
-from pytest_hil.qemu import emulator, overlay
+from pytest_hil.qemu import emulator, features, overlay
 from pytest_hil.qemu.emulator import Emulator
 from pytest_hil.qemu.hardware import AccelName, Disk, Hardware, family
 from pytest_hil.qemu.image import Image, resolve
@@ -77,6 +77,8 @@ def make(
             f"{config.source}: the target {target.name}'s disk",
             f"the machine {machine} has no bus that a disk could sit on",
         )
+    network = target.network if has_bus else "none"
+    own_image = agent and isinstance(spec, DebianImage)
     hardware = Hardware(
         name=target.name,
         arch=target.arch,
@@ -91,11 +93,11 @@ def make(
         initrd=image.initrd,
         append=_append(image, target),
         disks=tuple(Disk(path, overlay.probe_format(path)) for path in image.disks),
-        network=target.network if has_bus else "none",
+        network=network,
         forwards=target.forwards,
         agent=agent,
         extra_args=target.extra_args,
-        usb=features.has_usb(target, network=network, own_image=own_image),
+        usb=features.has_usb(target, agent=agent, own_image=own_image, network=network != "none"),
     )
     return Plan(
         target=target,
@@ -103,7 +105,7 @@ def make(
         image_key=image.key,
         image_name=image.name,
         emulator=qemu,
-        own_image=agent and isinstance(spec, DebianImage),
+        own_image=own_image,
         warnings=_warnings(target, machine, has_bus=has_bus),
     )
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +70,50 @@ def test_a_server_without_devices() -> None:
         outcomes = {one.check.id: one for one in Runner(exporter.address).run_all(CHECKS)}
     assert outcomes["op-devlist-layout"].result is Result.PASS
     assert outcomes["urb-device"].reason == "the server exports no device"
+
+
+# --- the suite for other projects ---
+
+SUITE = {
+    "conftest.py": """
+import pytest
+from pytest_hil.usbip.exporter import Exporter
+from pytest_hil.usbip.virtual.hid import Keyboard
+
+pytest_plugins = ["pytest_hil.plugin.usbip_conformance"]
+
+@pytest.fixture(scope="session")
+def usbip_server():
+    with Exporter() as exporter:
+        exporter.plug(Keyboard())
+        yield (*exporter.address, "1-1")
+""",
+    "test_it.py": "from pytest_hil.plugin.usbip_conformance import test_usbip_conformance\n",
+}
+
+
+def test_the_suite_in_another_project(tmp_path: Path) -> None:
+    for name, text in SUITE.items():
+        (tmp_path / name).write_text(text)
+    words = ["-q", "-rA", "-p", "no:cacheprovider", "-k", "data-bulk-zero or op-devlist-version"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED test_it.py::test_usbip_conformance[op-devlist-version]" in done.stdout
+    assert "1209:0002 does not give back what it gets" in done.stdout
+    assert "1 passed, 1 skipped" in done.stdout
+
+
+def test_the_suite_says_what_was_wrong(loopback: Address) -> None:
+    wrong = r"(?s)version 1\.1\.1.*expected 01 11.*seen     0110.*rule     Documentation/usb"
+    with Mangler(loopback, {1: 0x10}) as server, pytest.raises(pytest.fail.Exception, match=wrong):
+        test_usbip_conformance(BY_ID["op-devlist-version"], (*server.address, "1-1"))
 
 
 # --- servers that are no servers ---
