@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.benchmarks import alive, fresh, load, prepared, run, session, swarm, transfer, urb
+from tests.benchmarks import alive, fresh, load, prepared, run, session, stick, swarm, transfer, urb
 from tests.benchmarks.context import Context
 from tests.benchmarks.result import Line
 
@@ -30,5 +30,6 @@ ALL = (
     Benchmark("session", "300 tests with fresh machines, on two workers", session.measure),
     Benchmark("urb", "64-byte IN transfers, 32 in flight; peer: the package usbip", urb.measure),
     Benchmark("urb-out", "1 MiB OUT transfers; peer: the package usbip", urb.measure_out),
+    Benchmark("stick", "reading a stick in a guest; peer: QEMU's usb-storage", stick.measure),
     Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
 )

@@ -1,8 +1,9 @@
 """The Linux kernel's own USB/IP exporters, in a guest: for tests that need somebody else's.
 
-``gadget``: usbip-vudc with a gadget of configfs (a source and sink of bulk and isochronous data,
-a serial port, and a HID with an interrupt endpoint in each direction). ``host``: usbip-host, with a device of the
-guest's, which is one of ours that is attached to it.
+``gadget``: usbip-vudc, the kernel's virtual device controller. ``host``: usbip-host, which exports
+what is plugged into its host, here a gadget on dummy_hcd (it refuses what is attached over USB/IP:
+stub_probe in drivers/usb/usbip/stub_dev.c). The gadget is of configfs: a source and sink of bulk
+and isochronous data, a serial port, and a HID with an interrupt endpoint in each direction.
 """
 
 from __future__ import annotations
@@ -11,17 +12,14 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_hil.bench import Bench, Settings
 from pytest_hil.qemu.guest import Guest
 
-if TYPE_CHECKING:
-    from pytest_hil.usbip.urb import Exportable
-
 BOARDS = """
 [image.exporter]
-modules = ["libcomposite", "usb_f_ss_lb", "usb_f_acm", "usb_f_hid", "usbip-vudc", "usbip-host"]
+modules = ["libcomposite", "usb_f_ss_lb", "usb_f_acm", "usb_f_hid",
+           "usbip-vudc", "usbip-host", "dummy_hcd"]
 
 [target.exporter]
 backend = "qemu"
@@ -44,14 +42,21 @@ mkdir configs/c.1 functions/SourceSink.0 functions/acm.0 functions/hid.0
 echo 8 > functions/hid.0/report_length
 printf '\\006\\000\\377\\011\\001\\241\\001\\300' > functions/hid.0/report_desc
 ln -s functions/SourceSink.0 functions/acm.0 functions/hid.0 configs/c.1/
+"""
+
+VUDC = """
 echo usbip-vudc.0 > UDC
 usbipd --device --daemon
 """
 
 HOST = """
-set -e
-usbip bind --busid={busid}
+echo dummy_udc.0 > UDC
+until id=$(grep -ls 0104 /sys/bus/usb/devices/*/idProduct); do usleep 50000; done
+id=${id%/idProduct}
+id=${id##*/}
+usbip bind --busid=$id > /dev/null
 usbipd --daemon
+echo $id
 """
 
 # It is a daemon before it listens.
@@ -82,14 +87,13 @@ def bench_for(directory: Path) -> Iterator[Bench]:
 def gadget(bench: Bench) -> Iterator[LinuxExporter]:
     """The kernel's virtual device controller, with a gadget."""
     with contextlib.closing(bench.open(bench.target("exporter"))) as guest:
-        guest.run(GADGET + LISTENS, timeout=60)
+        guest.run(GADGET + VUDC + LISTENS, timeout=60)
         yield LinuxExporter(guest, ("127.0.0.1", guest.forward(3240)), "usbip-vudc.0")
 
 
 @contextlib.contextmanager
-def host(bench: Bench, device: Exportable) -> Iterator[LinuxExporter]:
-    """The kernel's exporter of the devices of its host: one of ours, which is attached to it."""
+def host(bench: Bench) -> Iterator[LinuxExporter]:
+    """The kernel's exporter of what is plugged into its host: the same gadget."""
     with contextlib.closing(bench.open(bench.target("exporter"))) as guest:
-        attached = guest.usb.attach(device)
-        guest.run(HOST.format(busid=attached.guest_busid) + LISTENS, timeout=60)
-        yield LinuxExporter(guest, ("127.0.0.1", guest.forward(3240)), attached.guest_busid)
+        busid = guest.run(GADGET + HOST + LISTENS, timeout=60).stdout.strip()
+        yield LinuxExporter(guest, ("127.0.0.1", guest.forward(3240)), busid)
