@@ -160,12 +160,14 @@ class Importer:
         data: Bytes = b"",
         setup: bytes = bytes(8),
         iso: Sequence[IsoPacket] = (),
-        interval: int = 0,
+        interval: int = 1,
         flags: int = 0,
     ) -> Transfer:
         """Begin a transfer. ``endpoint`` is an address: bit 7 says IN.
 
-        An IN brings at most ``length`` bytes; an OUT brings ``data``. Raises ChannelLost.
+        An IN brings at most ``length`` bytes; an OUT brings ``data``. ``interval``: frames or
+        microframes between two packets; Linux refuses 0 for interrupt and isochronous endpoints
+        (usb_submit_urb in drivers/usb/core/urb.c), and asks it of no others. Raises ChannelLost.
         """
         way = Direction.IN if endpoint & 0x80 else Direction.OUT
         submit = Submit(

@@ -24,6 +24,7 @@ from pytest_hil.usbip.messages import (
     UNLINKED,
     Device,
     Direction,
+    Interface,
     OpStatus,
     RepDevlist,
     RepImport,
@@ -40,11 +41,11 @@ DEADLINE = 20.0
 LIMIT = 64 * 1024
 BUSID = "1-1"
 IN, OUT = Direction.IN, Direction.OUT
-KINDS = {(0, IN), (0, OUT), (1, IN), (2, OUT)}
+KINDS = {(0, IN), (0, OUT), (1, IN), (2, OUT), (4, IN)}
+# Of these the device ends every transfer at once, in the exporter's own thread.
+AT_ONCE = 4
 # Longer than what waits in the small buffer, so that long payloads are received as such too.
 LENGTHS = st.sampled_from([0, 1, 63, 64, 512, 20_000])
-# None: how the exporter answers; else what it was, as (status, data).
-Ended = tuple[int, bytes]
 
 
 class Holder:
@@ -59,7 +60,7 @@ class Holder:
         self.left_over = 0
 
     def describe(self) -> Device:
-        return Device("", 0, 0, 3, 0x1209, 1)
+        return Device("", 0, 0, 3, 0x1209, 1, interfaces=(Interface(255, 0, 0),))
 
     def transfer_type(self, endpoint: int, direction: Direction) -> TransferType | None:
         return TransferType.BULK if (endpoint, direction) in KINDS else None
@@ -73,6 +74,9 @@ class Holder:
             self.changed.notify_all()
 
     def submit(self, urb: Urb) -> None:
+        if urb.endpoint == AT_ONCE:
+            assert urb.complete(urb.seqnum.to_bytes(4, "big"))
+            return
         with self.changed:
             self.held[urb.seqnum] = urb
             self.changed.notify_all()
@@ -208,6 +212,33 @@ class ExporterMachine(RuleBasedStateMachine):
             self.device.wait(lambda: any(urb.seqnum == gone for urb in self.device.cancelled))
         self.flight.update((one.seqnum, one) for one in kept)
 
+    @rule(unlinks=st.lists(st.booleans(), min_size=1, max_size=20))
+    def submit_what_ends_at_once(self, unlinks: list[bool]) -> None:
+        """With an unlink behind some of them, which is too late by just so much."""
+        wire = []
+        for unlinked in unlinks:
+            message = self.make(AT_ONCE, IN, 64)
+            wire.append(self.importer.send(message))
+            body = message.seqnum.to_bytes(4, "big")
+            self.due.append(RetSubmit(message.seqnum, 0, len(body), body))
+            if unlinked:
+                unlink = Unlink(self.number(), self.devid, message.seqnum)
+                wire.append(self.importer.send(unlink))
+                self.due.append(RetUnlink(unlink.seqnum, 0))
+        self.sock.sendall(b"".join(wire))
+        self.drain()
+
+    @precondition(lambda self: len(self.flight) > 1)
+    @rule()
+    def complete_all(self) -> None:
+        """One after the other without a pause: the replies come in this order."""
+        for seqnum, message in self.flight.items():
+            body = b"" if message.direction is OUT else bytes(message.length)
+            assert self.device.held.pop(seqnum).complete(body)
+            self.due.append(RetSubmit(seqnum, 0, message.length, body))
+        self.ended += self.flight
+        self.flight.clear()
+
     @rule(absent=st.booleans())
     def submit_what_cannot_be(self, absent: bool) -> None:
         message = self.make(9, IN, 8) if absent else self.make(1, IN, LIMIT + 1)
@@ -277,8 +308,8 @@ class ExporterMachine(RuleBasedStateMachine):
         self.sock.sendall(wire)
         other.join(DEADLINE)
         if in_time[0]:
+            # Not kept in ``ended``: what is drawn later must not depend on who was faster.
             self.due.append(RetSubmit(message.seqnum, 0, message.length, body))
-            self.ended.append(message.seqnum)
         self.due.append(RetUnlink(unlink.seqnum, 0 if in_time[0] else UNLINKED))
         self.drain()
         if in_time[0]:

@@ -201,7 +201,7 @@ class Attached:
         iso: Sequence[IsoPacket] = (),
         seqnum: int | None = None,
         flags: int = 0,
-        interval: int = 0,
+        interval: int = 1,
     ) -> Submit:
         """A SUBMIT, not yet sent, whose reply is waited for from now on."""
         way = Direction.IN if address & 0x80 else Direction.OUT
