@@ -41,7 +41,10 @@ echo 42 > strings/0x409/serialnumber
 mkdir configs/c.1 functions/SourceSink.0 functions/acm.0 functions/hid.0
 echo 8 > functions/hid.0/report_length
 printf '\\006\\000\\377\\011\\001\\241\\001\\300' > functions/hid.0/report_desc
-ln -s functions/SourceSink.0 functions/acm.0 functions/hid.0 configs/c.1/
+# The HID before the serial port, which has a notification to say at once.
+ln -s functions/SourceSink.0 configs/c.1/
+ln -s functions/hid.0 configs/c.1/
+ln -s functions/acm.0 configs/c.1/
 """
 
 VUDC = """

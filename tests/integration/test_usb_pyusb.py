@@ -99,8 +99,8 @@ def test_a_gadget_of_a_linux_guest(linux: LinuxExporter) -> None:
             "gadget",
             "42",
         )
-        # The line coding of the serial port, which is interface 1.
-        script_control(device, (0x21, 0x20), (0xA1, 0x21), 1)
+        # The line coding of the serial port, which is interface 2.
+        script_control(device, (0x21, 0x20), (0xA1, 0x21), 2)
         script_stall(device)
         out, back = endpoints(device, usb.util.ENDPOINT_TYPE_BULK)
         assert out.write(bytes(4096)) == 4096

@@ -59,6 +59,12 @@ def test_a_reader_who_is_slow_holds_the_guest_back(asker: Asker, port: SerialPor
     assert sent[3].seqnum not in asker.ended
 
 
+def test_reading_more_than_the_buffer_holds(asker: Asker, port: SerialPort) -> None:
+    for number in range(6):
+        asker.submit(0x02, data=bytes([number]) * 2**19)
+    assert port.read(3 * 2**20) == b"".join(bytes([number]) * 2**19 for number in range(6))
+
+
 def test_to_the_guest(asker: Asker, port: SerialPort) -> None:
     early = asker.submit(0x82, length=4)
     assert port.write(b"abcdef") == 6

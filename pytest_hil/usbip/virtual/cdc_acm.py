@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pytest_hil.errors import NotThere
 from pytest_hil.usbip.descriptors import Association, Kind
@@ -91,7 +93,19 @@ class SerialPort(VirtualDevice):
 
     def read(self, size: int = 1) -> bytes:
         """Up to ``size`` bytes; fewer when ``timeout`` is over first."""
-        return self._take(lambda: size if len(self._received) >= size else 0, size)
+        # More than the buffer has room for comes in pieces: the guest waits while it is full.
+        parts: list[bytes] = []
+        while size > 0:
+            piece = min(size, RECEIVE_BUFFER // 2)
+            part = self._take(partial(self._filled, piece), piece)
+            parts.append(part)
+            size -= len(part)
+            if len(part) < piece:
+                break
+        return b"".join(parts)
+
+    def _filled(self, size: int) -> int:
+        return size if len(self._received) >= size else 0
 
     def read_until(self, expected: bytes = b"\n", size: int | None = None) -> bytes:
         """Up to and with ``expected``; less when ``timeout`` is over, or after ``size`` bytes."""
@@ -145,11 +159,11 @@ class SerialPort(VirtualDevice):
         bits = dcd | dsr << 1 | ring << 3
         self.notifications.send(struct.pack("<BBHHHH", 0xA1, _SERIAL_STATE, 0, 0, 2, bits))
 
-    def _take(self, enough: object, most: int) -> bytes:
-        assert callable(enough)
+    def _take(self, enough: Callable[[], int], most: int) -> bytes:
+        """So many bytes as ``enough`` says at last, or what is there when the time is over."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         with self.changed:
-            while not (count := int(enough())):
+            while not (count := enough()):
                 left = None if deadline is None else deadline - time.monotonic()
                 if (left is not None and left <= 0) or not self.changed.wait(left):
                     count = most

@@ -63,7 +63,7 @@ def requests() -> list[bytes]:
         + Submit(7, mine + 3, IN, 1, 13).pack(),
         ATTACHED + urbs,
         ATTACHED + _enumeration(mine) + interface + urbs.replace(b"\0\0\0\x05", b"\0\0\0\x15"),
-        ATTACHED + Submit(1, mine, OUT, 1, 20_000, data=bytes(20_000)).pack(),
+        ATTACHED + Submit(1, mine, OUT, 1, 17_000, data=bytes(17_000)).pack(),
         ATTACHED + Submit(1, mine, IN, 15, 64, packets=-1).pack() + Unlink(2, mine, 1).pack(),
     ]
 
@@ -78,7 +78,7 @@ def replies() -> list[bytes]:
         RetSubmit(2, -32, 0),
         RetUnlink(9, -104),
         RetSubmit(3, 0, 0, packets=len(iso), iso=iso),
-        RetSubmit(5, -121, 20_000, bytes(20_000)),
+        RetSubmit(5, -121, 17_000, bytes(17_000)),
     ]
     return [
         waits[0] + b"\0",

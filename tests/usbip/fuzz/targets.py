@@ -41,15 +41,17 @@ KiB = 2**10
 IN, OUT = Direction.IN, Direction.OUT
 DEVICE = Device("1-1", 1, 2, 3, 0x1209, 1, interfaces=(Interface(255, 0, 0),))
 ISO_ENDPOINT = 3
+# More of them find nothing else, and take their time.
+MOST_CUTS = 40
 ABSENT_ENDPOINT = 15
 # Seconds in which a live exporter has answered everything, on a host that is busy otherwise.
 PATIENCE = 30.0
 
 
 def pieces(wire: bytes, size: int) -> Iterable[bytes]:
-    """The whole for 0, else pieces of so many bytes."""
-    size = size or len(wire) or 1
-    return (wire[at : at + size] for at in range(0, len(wire), size))
+    """The whole for 0, else a few pieces of so many bytes, and the rest."""
+    cuts = range(size, min(len(wire), size * MOST_CUTS), size) if size else ()
+    return (wire[at:to] for at, to in itertools.pairwise((0, *cuts, len(wire))))
 
 
 Heard = tuple[list[object], str]
