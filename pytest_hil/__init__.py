@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
     from pytest_hil.errors import (
+        AttachFailed,
         BootTimeout,
         ChannelLost,
         CommandFailed,
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from pytest_hil.shell.base import Completed
-    from pytest_hil.target import Power, Snapshot, Target
+    from pytest_hil.target import Attached, Power, Snapshot, Target, UsbDevice, UsbPort
 
 __all__ = [
+    "AttachFailed",
+    "Attached",
     "BootTimeout",
     "ChannelLost",
     "CommandFailed",
@@ -56,15 +59,20 @@ __all__ = [
     "TargetError",
     "TransferError",
     "Unsupported",
+    "UsbDevice",
+    "UsbPort",
 ]
 
 # Those that are not in errors.py.
 _MODULES = {
+    "Attached": "pytest_hil.target",
     "Completed": "pytest_hil.shell.base",
     "Console": "pytest_hil.console.session",
     "Power": "pytest_hil.target",
     "Snapshot": "pytest_hil.target",
     "Target": "pytest_hil.target",
+    "UsbDevice": "pytest_hil.target",
+    "UsbPort": "pytest_hil.target",
 }
 
 
