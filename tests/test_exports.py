@@ -76,7 +76,7 @@ def test_import_costs_nothing() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.splitlines() == ["pytest_hil", "['BootTimeout']", "True"]
+    assert done.stdout.splitlines() == ["pytest_hil", "['AttachFailed']", "True"]
 
 
 def test_types_are_for_users_too() -> None:
