@@ -111,6 +111,8 @@ class Session(asyncio.BufferedProtocol):
         self._pending: dict[int, Urb] = {}
         self._pending_bytes = 0
         self._out: list[Bytes] = []
+        self._unsent = 0
+        self._full = False
         self._flushing = False
         self._reading = False
         self._received = 0
@@ -132,16 +134,28 @@ class Session(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._received += nbytes
         self._connection.received(nbytes)
+        self._serve()
+
+    def _serve(self) -> None:
+        """What came and is not answered yet, as long as the importer takes its replies.
+
+        One batch may ask for far more than what is allowed to be unsent: looked at each time.
+        """
         # What these requests are answered with at once goes out in one piece.
         self._reading = True
         try:
-            for request in self._connection.events():
+            while not self._full and not self._over:
+                request = self._connection.next_event()
+                if request is None:
+                    break
                 if isinstance(request, Submit):
                     self._submit(request)
                 elif isinstance(request, Unlink):
                     self._unlink(request)
                 else:
                     self._operation(request)
+                if self._unsent > self._limits.unsent:
+                    self._flush()
         except Malformed as error:
             self._tell("malformed", fault=error.fault.value, error=str(error))
             self.abort()
@@ -179,12 +193,16 @@ class Session(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         # It does not take its replies: it gets no new ones.
+        self._full = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+            self._serve()
+            if not self._full and not self._over:
+                self._transport.resume_reading()
 
     def abort(self) -> None:
         """Drop the importer now. In the loop's thread."""
@@ -209,7 +227,7 @@ class Session(asyncio.BufferedProtocol):
         self._timer = None
         if self._over or not self._waits():
             return
-        if self._received == before:
+        if self._received == before and not self._full:
             self._tell("malformed", fault="silence", error="half a request, and then nothing")
             self.abort()
         else:
@@ -322,6 +340,7 @@ class Session(asyncio.BufferedProtocol):
             del self._pending[urb.seqnum]
             self._pending_bytes -= urb.length
             self._out.append(head)
+            self._unsent += len(head) + actual if incoming else len(head)
             if incoming and actual:
                 self._out.append(data)
             if tail:
@@ -355,6 +374,7 @@ class Session(asyncio.BufferedProtocol):
         with self._lock:
             self._flushing = False
             out, self._out = self._out, []
+            self._unsent = 0
         transport = self._transport
         if out and transport is not None and not transport.is_closing():
             transport.write(b"".join(out) if len(out) > 1 else out[0])

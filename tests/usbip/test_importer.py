@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -301,3 +303,27 @@ def test_closing_while_it_is_used(told: Told) -> None:
     with pytest.raises(InfrastructureError, match="the exporter is closed"):
         exporter.plug(Keyboard())
     assert SHUTDOWN < 0
+
+
+def test_a_batch_that_asks_for_far_more_than_it_reads(exporter: Exporter) -> None:
+    exporter.plug(Loopback())
+    with socket.create_connection(exporter.address, 10) as sock:
+        sock.sendall(ReqImport("1-1").pack())
+        assert len(sock.recv(320, socket.MSG_WAITALL)) == 320
+        setup = b"\0\x09\1\0\0\0\0\0"
+        sock.sendall(Submit(1, 0x10002, Direction.OUT, 0, 0, setup).pack())
+        assert len(sock.recv(48, socket.MSG_WAITALL)) == 48
+        before = resident()
+        # In one piece, and each of them could be answered at once: 16 GB of replies.
+        sock.sendall(
+            b"".join(Submit(n, 0x10002, Direction.IN, 4, 2**24).pack() for n in range(2, 1000))
+        )
+        with sock.makefile("rb") as replies:
+            assert len(replies.read(2**20)) == 2**20
+        assert resident() - before < 256 * 2**20
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
