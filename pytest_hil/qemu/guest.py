@@ -77,6 +77,8 @@ class Guest(Target):
         self._forks: list[Guest] = []
         self._closed = False
         self._reset_at: Mark | None = None
+        # Where the console was before a reset that was asked for.
+        self._resetting: Mark | None = None
         self.origin = origin
         hardware = machine.hardware
         self.name = hardware.name
@@ -116,7 +118,9 @@ class Guest(Target):
         self._events("qmp", event=name, **data)
         shell = self._machine.shell
         if name == "RESET":
-            self._reset_at = self._machine.console.mark()
+            # The event may come after the first words that follow the reset: when we asked for it,
+            # what counts is where the console was before.
+            self._reset_at = self._resetting or self._machine.console.mark()
         if self._usb is not None and name in _USB_ENDS:
             self._usb.lost(_USB_ENDS[name])
         if name == "RESET" and shell is not None:
@@ -233,10 +237,14 @@ class Guest(Target):
         self._must_be_on("reset")
         self._events("reset")
         machine = self._machine
-        with machine.watching(), machine.monitor.waiter("RESET") as waiter:
-            machine.monitor.execute("system_reset")
-            waiter.wait(10)
-        self._come_up()
+        self._resetting = machine.console.mark()
+        try:
+            with machine.watching(), machine.monitor.waiter("RESET") as waiter:
+                machine.monitor.execute("system_reset")
+                waiter.wait(10)
+            self._come_up()
+        finally:
+            self._resetting = None
 
     def snapshot(self, name: str = "") -> Snapshot:
         self._must_save("snapshot")

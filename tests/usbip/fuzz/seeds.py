@@ -15,9 +15,11 @@ from pytest_hil.usbip.messages import (
     Submit,
     Unlink,
 )
-from tests.usbip.fuzz.targets import DEVICE, IN, OUT, in_flight
+from tests.usbip.fuzz import targets
+from tests.usbip.fuzz.targets import DEVICE, IN, OUT, STUFFED, STUFFING, in_flight
 
-ATTACHED = bytes([0x80, 0])
+ATTACHED = bytes([targets.ATTACHED, 0])
+STUFFED_URB = bytes([targets.ATTACHED | STUFFED, 0])
 FROM_THE_BEGINNING = bytes(2)
 
 
@@ -63,7 +65,7 @@ def requests() -> list[bytes]:
         + Submit(7, mine + 3, IN, 1, 13).pack(),
         ATTACHED + urbs,
         ATTACHED + _enumeration(mine) + interface + urbs.replace(b"\0\0\0\x05", b"\0\0\0\x15"),
-        ATTACHED + Submit(1, mine, OUT, 1, 17_000, data=bytes(17_000)).pack(),
+        STUFFED_URB + Submit(1, mine, OUT, 1, STUFFING).pack() + Unlink(2, mine, 1).pack(),
         ATTACHED + Submit(1, mine, IN, 15, 64, packets=-1).pack() + Unlink(2, mine, 1).pack(),
     ]
 
@@ -78,14 +80,16 @@ def replies() -> list[bytes]:
         RetSubmit(2, -32, 0),
         RetUnlink(9, -104),
         RetSubmit(3, 0, 0, packets=len(iso), iso=iso),
-        RetSubmit(5, -121, 17_000, bytes(17_000)),
     ]
+    # Attached, and a long payload.
+    long = bytes([3 | STUFFED, 0]) + RetSubmit(5, -121, STUFFING).pack() + RetUnlink(6).pack()
     return [
         waits[0] + b"\0",
         waits[1] + RepDevlist((DEVICE, DEVICE)).pack(),
         waits[1] + RepDevlist((), 1).pack(),
         waits[2] + RepImport(DEVICE).pack(),
         waits[2] + RepImport(None, 4).pack(),
+        long,
         waits[3] + b"".join(each.pack() for each in ended),
         *(waits[3] + each.pack() for each in ended),
     ]

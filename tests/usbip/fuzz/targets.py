@@ -1,7 +1,8 @@
 """What the fuzzer runs: both parsers and a live exporter. Each raises when something is wrong.
 
-An input's first two bytes say where the conversation stands and how its bytes are cut; the rest is
-what comes over the wire. Malformed is the right answer to nonsense; anything else raised is not.
+An input's first byte says where the conversation stands (and with STUFFED that many zeros come
+behind the first header), the second how its bytes are cut; the rest is what comes over the wire.
+Malformed is the right answer to nonsense; anything else raised is not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from pytest_hil.usbip.connection import ExporterConnection, ImporterConnection, State
 from pytest_hil.usbip.exporter import Exporter, Limits
 from pytest_hil.usbip.messages import (
+    URB_SIZE,
     Device,
     Direction,
     Interface,
@@ -46,6 +48,21 @@ MOST_CUTS = 40
 ABSENT_ENDPOINT = 15
 # Seconds in which a live exporter has answered everything, on a host that is busy otherwise.
 PATIENCE = 30.0
+
+
+ATTACHED = 0x80
+STUFFED = 0x40
+# Longer than what a connection keeps in its small buffer. Not in the inputs themselves: those stay
+# short, so that a change hits something that matters.
+STUFFING = 17_000
+
+
+def wire_of(data: bytes) -> bytes:
+    """What comes over the wire."""
+    wire = data[2:]
+    if data[:1] and data[0] & STUFFED:
+        return wire[:URB_SIZE] + bytes(STUFFING) + wire[URB_SIZE:]
+    return wire
 
 
 def pieces(wire: bytes, size: int) -> Iterable[bytes]:
@@ -108,10 +125,10 @@ def exporter_parser(data: bytes) -> None:
             elif isinstance(event, Submit):
                 assert len(event.data) == (0 if event.direction else event.length)
 
-        if data[:1] > b"\x7f":
+        if data[0] & ATTACHED:
             side.feed(ReqImport(DEVICE.busid).pack())
             side.send(RepImport(DEVICE))
-        return hear(side, data[2:], size, answer)
+        return hear(side, wire_of(data), size, answer)
 
     if len(data) > 2:
         same(once(0), once(data[1] or 1))
@@ -149,7 +166,7 @@ def importer_parser(data: bytes) -> None:
             side.feed(RepImport(DEVICE).pack())
             for message in in_flight():
                 side.send(message)
-        heard = hear(side, data[2:], size, lambda _event: None)
+        heard = hear(side, wire_of(data), size, lambda _event: None)
         assert len(side.in_flight) <= 5
         return heard
 
@@ -174,14 +191,17 @@ class LiveExporter:
             for device in (Loopback(), Keyboard(), SerialPort(), MassStorage(64 * KiB))
         ]
         self._runs = itertools.count(1)
-        self._before = self._cost()
+        self._threads = set(threading.enumerate())
+        self._descriptors = _descriptors()
 
     def __call__(self, data: bytes) -> None:
         ours, theirs = socket.socketpair()
         with ours:
             ours.settimeout(PATIENCE)
             self._exporter.adopt(theirs)
-            wire = data[2:] if data[:1] < b"\x80" else ReqImport("1-1").pack() + data[2:]
+            wire = wire_of(data)
+            if data[:1] and data[0] & ATTACHED:
+                wire = ReqImport(DEVICE.busid).pack() + wire
             try:
                 for piece in pieces(wire, data[1] * 16 if len(data) > 1 else 0):
                     ours.sendall(piece)
@@ -235,10 +255,12 @@ class LiveExporter:
             self._exporter.adopt(theirs)
             ours.shutdown(socket.SHUT_WR)
             assert ours.recv(1) == b""
-        assert self._cost() == self._before, "threads or descriptors were left behind"
-
-    def _cost(self) -> tuple[int, int]:
-        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+        for thread in set(threading.enumerate()) - self._threads:
+            # A device's scheduler has a thread while something is due: nothing is any more.
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread.name} was left behind"
+        left = _descriptors()
+        assert len(left) == len(self._descriptors), f"descriptors were left behind: {left}"
 
     def _event(self, _kind: str, **facts: object) -> None:
         if facts["what"] == "device-error":
@@ -247,6 +269,10 @@ class LiveExporter:
     def close(self) -> None:
         self._exporter.close()
         logging.getLogger("asyncio").removeHandler(self._log)
+
+
+def _descriptors() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 class _Kept(logging.Handler):
