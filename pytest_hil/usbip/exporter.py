@@ -215,8 +215,10 @@ class Exporter:
             number = next((n for n in range(2, 256) if n not in known), None)
             if number is None:
                 raise InfrastructureError("an exporter has room for 254 devices")
+            told = device.describe()
             description = replace(
-                device.describe(),
+                told,
+                interface_count=len(told.interfaces),
                 busid=busid,
                 busnum=1,
                 devnum=number,

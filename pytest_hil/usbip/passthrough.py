@@ -65,6 +65,7 @@ class Passthrough:
         self._alternates: dict[int, int] = {}
         self._configuration = 0
         self._detached: list[int] = []
+        self._kept: dict[int, bytes] = {}
         self._unplug: Callable[[], None] = lambda: None
         with self._permitted():
             # Opens it, so that what is missing is said now, and not in the middle of a test.
@@ -184,6 +185,7 @@ class Passthrough:
     def imported(self) -> None:
         self._configuration = 0
         self._alternates.clear()
+        self._kept.clear()
         self._worker((0, Direction.OUT)).put(self._take_from_the_host)
 
     def submit(self, urb: Urb) -> None:
@@ -254,13 +256,18 @@ class Passthrough:
             self._over(urb)
 
     def _read(self, urb: Urb) -> None:
-        while not self._over(urb):
-            try:
-                data = self._device.read(urb.address, urb.length, _SLICE)
-            except usb.core.USBTimeoutError:
-                continue
-            urb.complete(data.tobytes())
-            return
+        # What came for a transfer that was given up meanwhile is the next one's.
+        data = self._kept.pop(urb.address, None)
+        while data is None:
+            if self._over(urb):
+                return
+            with contextlib.suppress(usb.core.USBTimeoutError):
+                data = self._device.read(urb.address, urb.length, _SLICE).tobytes()
+        rest = data[urb.length :]
+        if not urb.complete(data[: urb.length]):
+            self._kept[urb.address] = data
+        elif rest:
+            self._kept[urb.address] = rest
 
     def _control(self, urb: Urb) -> None:
         setup = Setup.parse(urb.setup)

@@ -21,6 +21,7 @@ from pytest_hil.usbip.messages import (
     OVERFLOW,
     PROTOCOL,
     SHORT,
+    SHORT_NOT_OK,
     TOO_LARGE,
     UNLINKED,
     Bytes,
@@ -158,6 +159,10 @@ class Session(asyncio.BufferedProtocol):
                     self._flush()
         except Malformed as error:
             self._tell("malformed", fault=error.fault.value, error=str(error))
+            self.abort()
+        except Exception as error:
+            # A device that cannot say what its endpoints are: nothing that follows can be read.
+            self._broke(error)
             self.abort()
         finally:
             self._reading = False
@@ -321,7 +326,12 @@ class Session(asyncio.BufferedProtocol):
             data, actual, errors = b"", 0, len(iso)
         if actual > urb.length:
             status, actual = OVERFLOW, urb.length
-            data = memoryview(data)[:actual] if incoming else b""
+        if incoming:
+            # The header says how much follows, and just that does.
+            actual = min(actual, len(data))
+            data = memoryview(data)[:actual] if actual < len(data) else data
+            if not status and not iso and actual < urb.length and urb.flags & SHORT_NOT_OK:
+                status = SHORT
         reply = RetSubmit(
             urb.seqnum,
             status,

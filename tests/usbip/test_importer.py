@@ -15,6 +15,8 @@ from pytest_hil.usbip.exporter import Exporter, Limits
 from pytest_hil.usbip.importer import Importer, Refused, list_devices
 from pytest_hil.usbip.messages import (
     NO_ENDPOINT,
+    SHORT,
+    SHORT_NOT_OK,
     SHUTDOWN,
     STALL,
     TOO_LARGE,
@@ -25,6 +27,7 @@ from pytest_hil.usbip.messages import (
     ReqImport,
     Submit,
 )
+from pytest_hil.usbip.urb import TransferType, Urb
 from pytest_hil.usbip.virtual.hid import Keyboard
 from pytest_hil.usbip.virtual.vendor import Loopback
 
@@ -244,6 +247,43 @@ def test_a_device_that_raises(exporter: Exporter, told: Told) -> None:
     (event,) = (event for event in told.events if event["what"] == "device-error")
     assert "a bug of its author's" in str(event["error"])
     assert "on_sink" in str(event["traceback"])
+
+
+def test_a_reply_is_as_long_as_it_says(exporter: Exporter) -> None:
+    class Careless(Loopback):
+        def on_source(self, urb: Urb) -> None:
+            urb.complete(b"abcd", actual=2 if urb.length == 8 else 400)
+
+    exporter.plug(Careless())
+    with Importer(exporter.address, "1-1") as device:
+        device.control(0, 9, 1)
+        assert bytes(device.read(4, 8).data) == b"ab"
+        assert bytes(device.read(4, 500).data) == b"abcd"
+        assert device.control(0x80, 6, 0x0100, data=18).actual == 18
+
+
+def test_short_is_an_error_where_the_importer_says_so(exporter: Exporter) -> None:
+    exporter.plug(Loopback())
+    with Importer(exporter.address, "1-1") as device:
+        device.control(0, 9, 1)
+        device.write(1, b"abc")
+        ended = device.submit(0x81, length=8, flags=SHORT_NOT_OK).wait(10)
+        assert (ended.status, bytes(ended.data)) == (SHORT, b"abc")
+
+
+def test_a_device_that_does_not_know_its_endpoints(exporter: Exporter, told: Told) -> None:
+    class Lost(Loopback):
+        def transfer_type(self, endpoint: int, direction: Direction) -> TransferType | None:
+            if endpoint == 9:
+                raise ValueError("what is nine?")
+            return super().transfer_type(endpoint, direction)
+
+    plugged = exporter.plug(Lost())
+    with Importer(exporter.address, "1-1") as device, pytest.raises(ChannelLost):
+        device.read(9, 8)
+    plugged.wait_released(10)
+    (event,) = (event for event in told.events if event["what"] == "device-error")
+    assert "what is nine?" in str(event["error"])
 
 
 def test_a_socket_that_somebody_else_accepted(told: Told) -> None:
