@@ -131,6 +131,7 @@ class EndpointDescriptor:
     """7 bytes, and what stands behind it: a companion at SuperSpeed, class-specific ones.
 
     ``max_packet`` is wMaxPacketSize whole, with the transactions a microframe in bits 11 and 12.
+    ``tail`` makes it longer than 7 bytes: audio's has two more (USB Audio 1.0, 4.6.1.1).
     """
 
     address: int
@@ -138,6 +139,7 @@ class EndpointDescriptor:
     max_packet: int
     interval: int = 0
     extra: bytes = b""
+    tail: bytes = b""
 
     @property
     def number(self) -> int:
@@ -158,7 +160,8 @@ class EndpointDescriptor:
 
     def pack(self) -> bytes:
         own = (self.address, self.attributes, self.max_packet, self.interval)
-        return _ENDPOINT.pack(_ENDPOINT.size, Kind.ENDPOINT, *own) + self.extra
+        size = _ENDPOINT.size + len(self.tail)
+        return _ENDPOINT.pack(size, Kind.ENDPOINT, *own) + self.tail + self.extra
 
 
 def companion(*, max_burst: int = 0, attributes: int = 0, bytes_per_interval: int = 0) -> bytes:
@@ -272,7 +275,7 @@ class _Reading:
     extra: bytearray = field(default_factory=bytearray)
     associations: list[Association] = field(default_factory=list)
     interfaces: list[tuple[tuple[int, ...], bytearray]] = field(default_factory=list)
-    endpoints: list[list[tuple[tuple[int, ...], bytearray]]] = field(default_factory=list)
+    endpoints: list[list[tuple[tuple[int, ...], bytes, bytearray]]] = field(default_factory=list)
 
 
 def walk(data: Bytes) -> Iterator[tuple[int, bytes]]:
@@ -309,8 +312,8 @@ def parse_configuration(data: Bytes) -> Configuration:
             *(fields[0], fields[1], fields[3], fields[4], fields[5], fields[6]),
             extra=bytes(extra),
             endpoints=tuple(
-                EndpointDescriptor(four[0], four[1], four[2], four[3], bytes(more))
-                for four, more in endpoints
+                EndpointDescriptor(four[0], four[1], four[2], four[3], bytes(more), tail)
+                for four, tail, more in endpoints
             ),
         )
         for (fields, extra), endpoints in zip(reading.interfaces, reading.endpoints, strict=True)
@@ -349,14 +352,13 @@ def _read(reading: _Reading, offset: int, one: bytes) -> None:
         if len(one) < _ENDPOINT.size or not reading.interfaces:
             raise DescriptorError("an endpoint that has no place", offset=offset, data=one)
         fields = _ENDPOINT.unpack_from(one)[2:]
-        # Audio's are two bytes longer (USB Audio 1.0, 4.6.1.1): nobody here asks for those.
-        reading.endpoints[-1].append((fields, bytearray()))
+        reading.endpoints[-1].append((fields, bytes(one[_ENDPOINT.size :]), bytearray()))
     elif kind == Kind.ASSOCIATION and len(one) >= _ASSOCIATION.size:
         reading.associations.append(Association(*one[2:8]))
     elif not reading.interfaces:
         reading.extra += one
     elif reading.endpoints[-1]:
-        reading.endpoints[-1][-1][1].extend(one)
+        reading.endpoints[-1][-1][2].extend(one)
     else:
         reading.interfaces[-1][1].extend(one)
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from pytest_hil.errors import ConfigError
 from pytest_hil.usbip.messages import (
@@ -27,14 +27,24 @@ from pytest_hil.usbip.urb import Exportable, Owner, TransferType, Urb
 Action = Literal["delay", "drop", "short", "stall", "corrupt", "disconnect"]
 
 
+class Which(TypedDict, total=False):
+    """Which transfers a fault is about; what is not said does not choose.
+
+    ``endpoint``: an address (0x81 is IN 1); all but the control endpoint if not said. Of the
+    transfers there: the ``nth`` (from 1), ``every`` so many, each with a ``probability``. At most
+    ``count`` times.
+    """
+
+    endpoint: int
+    nth: int
+    every: int
+    probability: float
+    count: int
+
+
 @dataclass(frozen=True, slots=True)
 class UsbFault:
-    """What happens, and to which transfers. Made by :func:`delay`, :func:`drop` and so on.
-
-    ``endpoint``: an address (0x81 is IN 1), None for all but the control endpoint. Of the transfers
-    there: the ``nth`` (from 1), ``every`` so many, each with a ``probability``; all of them if
-    nothing is said. At most ``count`` times.
-    """
+    """What happens, and to which transfers: see :class:`Which`. Made by :func:`delay` and so on."""
 
     action: Action
     endpoint: int | None = None
@@ -65,78 +75,34 @@ class UsbFault:
         return urb.endpoint != 0 if self.endpoint is None else urb.address == self.endpoint
 
 
-def delay(
-    seconds: float,
-    *,
-    endpoint: int | None = None,
-    nth: int | None = None,
-    every: int | None = None,
-    probability: float | None = None,
-    count: int | None = None,
-) -> UsbFault:
+def delay(seconds: float, **which: Unpack[Which]) -> UsbFault:
     """The device gets the transfer so much later."""
-    return UsbFault("delay", endpoint, nth, every, probability, count, seconds=seconds)
+    return UsbFault("delay", seconds=seconds, **which)
 
 
-def drop(
-    *,
-    endpoint: int | None = None,
-    nth: int | None = None,
-    every: int | None = None,
-    probability: float | None = None,
-    count: int | None = None,
-) -> UsbFault:
+def drop(**which: Unpack[Which]) -> UsbFault:
     """The device never gets it, and it never ends, until somebody gives it up."""
-    return UsbFault("drop", endpoint, nth, every, probability, count)
+    return UsbFault("drop", **which)
 
 
-def short(
-    length: int = 0,
-    *,
-    endpoint: int | None = None,
-    nth: int | None = None,
-    every: int | None = None,
-    probability: float | None = None,
-    count: int | None = None,
-) -> UsbFault:
+def short(length: int = 0, **which: Unpack[Which]) -> UsbFault:
     """It moves at most ``length`` bytes: of an IN the rest is lost, an OUT took only so much."""
-    return UsbFault("short", endpoint, nth, every, probability, count, length=length)
+    return UsbFault("short", length=length, **which)
 
 
-def stall(
-    *,
-    endpoint: int | None = None,
-    nth: int | None = None,
-    every: int | None = None,
-    probability: float | None = None,
-    count: int | None = None,
-) -> UsbFault:
+def stall(**which: Unpack[Which]) -> UsbFault:
     """The endpoint says no, and the device never gets it."""
-    return UsbFault("stall", endpoint, nth, every, probability, count)
+    return UsbFault("stall", **which)
 
 
-def corrupt(
-    *,
-    endpoint: int | None = None,
-    nth: int | None = None,
-    every: int | None = None,
-    probability: float | None = None,
-    count: int | None = None,
-) -> UsbFault:
+def corrupt(**which: Unpack[Which]) -> UsbFault:
     """One bit of its data is flipped, whichever way they go."""
-    return UsbFault("corrupt", endpoint, nth, every, probability, count)
+    return UsbFault("corrupt", **which)
 
 
-def disconnect(
-    *,
-    endpoint: int | None = None,
-    nth: int | None = None,
-    every: int | None = None,
-    probability: float | None = None,
-    count: int | None = None,
-) -> UsbFault:
+def disconnect(**which: Unpack[Which]) -> UsbFault:
     """The device is gone for its importer, with this transfer in flight."""
-    return UsbFault("disconnect", endpoint, nth, every, probability, count)
+    return UsbFault("disconnect", **which)
 
 
 @dataclass(frozen=True, slots=True)

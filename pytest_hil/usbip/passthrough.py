@@ -2,6 +2,7 @@
 
 Each endpoint has a thread, because pyusb's transfers block; they stay in order on an endpoint, one
 at a time. Isochronous endpoints are left out: pyusb does not tell how much each packet brought.
+:mod:`pytest_hil.usbip.passthrough_libusb1` has no such limits.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ from typing import Any
 import usb.core
 import usb.util
 
-from pytest_hil.errors import InfrastructureError, NotThere, ToolMissing
+from pytest_hil.errors import InfrastructureError, ToolMissing
+from pytest_hil.usbip import host_device
 from pytest_hil.usbip.declare import Setup
+from pytest_hil.usbip.descriptors import (
+    Configuration,
+    DeviceDescriptor,
+    EndpointDescriptor,
+    InterfaceDescriptor,
+)
+from pytest_hil.usbip.host_device import (
+    CLEAR_FEATURE,
+    SET_CONFIGURATION,
+    SET_INTERFACE,
+    HostDevice,
+)
 from pytest_hil.usbip.messages import (
     NO_DEVICE,
     NO_ENDPOINT,
@@ -27,8 +41,6 @@ from pytest_hil.usbip.messages import (
     STALL,
     Device,
     Direction,
-    Interface,
-    Speed,
 )
 from pytest_hil.usbip.urb import TransferType, Urb
 
@@ -36,12 +48,6 @@ from pytest_hil.usbip.urb import TransferType, Urb
 # data loses none. An OUT that nobody takes ends after the longer one.
 _SLICE = 200
 _PATIENCE = 10_000
-
-_SET_CONFIGURATION, _SET_INTERFACE, _CLEAR_FEATURE = (0x00, 9), (0x01, 11), (0x02, 1)
-
-_RULES = "/etc/udev/rules.d/70-pytest-hil.rules"
-
-_SPEEDS = {1: Speed.LOW, 2: Speed.FULL, 3: Speed.HIGH, 4: Speed.SUPER, 5: Speed.SUPER_PLUS}
 
 Key = tuple[int, Direction]
 
@@ -70,6 +76,7 @@ class Passthrough:
         with self._permitted():
             # Opens it, so that what is missing is said now, and not in the middle of a test.
             device.is_kernel_driver_active(0)
+        self._configurations = [_configuration(one) for one in device]
 
     def __repr__(self) -> str:
         one = self._device
@@ -90,32 +97,14 @@ class Passthrough:
         ``backend``: another one of pyusb's. Raises NotThere when none fits, or several do,
         InfrastructureError when it may not be used, ToolMissing without libusb.
         """
-        wanted: dict[str, Any] = {}
-        if vendor_id is not None:
-            wanted["idVendor"] = vendor_id
-        if product_id is not None:
-            wanted["idProduct"] = product_id
-        if serial is not None:
-            wanted["serial_number"] = serial
         try:
-            every = list(usb.core.find(find_all=True, backend=backend))
+            every = [_known(one) for one in usb.core.find(find_all=True, backend=backend)]
         except usb.core.NoBackendError:
             raise ToolMissing("libusb", package="libusb-1.0-0") from None
-        found = [one for one in every if _fits(one, wanted, bus_path)]
-        if len(found) == 1:
-            return cls(found[0])
-        text = ", ".join(
-            f"{key}={value:#06x}" if isinstance(value, int) else f"{key}={value}"
-            for key, value in {**wanted, "bus_path": bus_path}.items()
-            if value is not None
+        found = host_device.choose(
+            every, vendor_id=vendor_id, product_id=product_id, serial=serial, bus_path=bus_path
         )
-        there = "".join(f"\n    {_line(one)}" for one in found or every) or " none"
-        if found:
-            raise NotThere(
-                f"several USB devices are {text or 'there'}:{there}",
-                mend="say which: by serial= or bus_path=",
-            )
-        raise NotThere(f"no USB device is {text}; there are:{there}")
+        return cls(found.device)
 
     @contextlib.contextmanager
     def _permitted(self) -> Any:
@@ -127,57 +116,21 @@ class Passthrough:
                     return
                 raise InfrastructureError(f"{self!r} cannot be opened: {error}") from error
             one = self._device
-            rule = (
-                f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{one.idVendor:04x}", '
-                f'ATTR{{idProduct}}=="{one.idProduct:04x}", MODE="0660", TAG+="uaccess"'
-            )
-            raise InfrastructureError(
-                f"this user may not use {self!r}",
-                mend=f"write into {_RULES}:\n    {rule}\n  then: udevadm control --reload && "
-                "udevadm trigger, and plug it in again",
-            ) from error
+            raise host_device.not_permitted(self, one.idVendor, one.idProduct) from error
 
     # --- what the exporter calls ---
 
     def describe(self) -> Device:
         one = self._device
-        interfaces = [each for each in one[0] if each.bAlternateSetting == 0]
-        triples = tuple(
-            Interface(each.bInterfaceClass, each.bInterfaceSubClass, each.bInterfaceProtocol)
-            for each in interfaces
-        )
-        return Device(
-            busid="",
-            busnum=0,
-            devnum=0,
-            speed=_SPEEDS.get(one.speed, Speed.FULL),
-            vendor_id=one.idVendor,
-            product_id=one.idProduct,
-            bcd_device=one.bcdDevice,
-            device_class=one.bDeviceClass,
-            subclass=one.bDeviceSubClass,
-            protocol=one.bDeviceProtocol,
-            configuration_value=one[0].bConfigurationValue,
-            configurations=one.bNumConfigurations,
-            interface_count=len(triples),
-            interfaces=triples,
+        value = self._configurations[0].value
+        return host_device.describe(
+            _descriptor(one), self._configurations, speed=one.speed, value=value
         )
 
     def transfer_type(self, endpoint: int, direction: Direction) -> TransferType | None:
-        if endpoint == 0:
-            return TransferType.CONTROL
-        address = endpoint | (0x80 if direction is Direction.IN else 0)
-        for configuration in self._device:
-            if self._configuration not in (0, configuration.bConfigurationValue):
-                continue
-            for interface in configuration:
-                now = self._alternates.get(interface.bInterfaceNumber, 0)
-                if interface.bAlternateSetting != now:
-                    continue
-                for each in interface:
-                    if each.bEndpointAddress == address:
-                        return TransferType(each.bmAttributes & 3)
-        return None
+        now = self._configuration
+        these = [one for one in self._configurations if now in (0, one.value)]
+        return host_device.transfer_type(these, self._alternates, endpoint, direction)
 
     def plugged(self, unplug: Callable[[], None]) -> None:
         self._unplug = unplug
@@ -273,16 +226,16 @@ class Passthrough:
         setup = Setup.parse(urb.setup)
         what = (setup.type, setup.request)
         # These change what the host's own stack believes of the device: it has to do them.
-        if what == _SET_CONFIGURATION:
+        if what == SET_CONFIGURATION:
             self._device.set_configuration(setup.value)
             self._configuration = setup.value
             self._alternates.clear()
             urb.complete()
-        elif what == _SET_INTERFACE:
+        elif what == SET_INTERFACE:
             self._device.set_interface_altsetting(setup.index, setup.value)
             self._alternates[setup.index] = setup.value
             urb.complete()
-        elif what == _CLEAR_FEATURE and setup.value == 0 and setup.index & 0xF:
+        elif what == CLEAR_FEATURE and setup.value == 0 and setup.index & 0xF:
             self._device.clear_halt(setup.index)
             urb.complete()
         else:
@@ -325,22 +278,42 @@ def _status(error: Any) -> int:
     return known.get(error.errno, PROTOCOL)
 
 
-def _path(one: Any) -> str:
-    ports = one.port_numbers or ()
-    return f"{one.bus}-{'.'.join(map(str, ports))}" if ports else f"usb{one.bus}"
-
-
-def _line(one: Any) -> str:
-    return f"{_path(one)}  {one.idVendor:04x}:{one.idProduct:04x}"
-
-
-def _fits(one: Any, wanted: dict[str, Any], bus_path: str | None) -> bool:
-    if bus_path is not None and _path(one) != bus_path:
-        return False
-    for key, value in wanted.items():
+def _known(one: Any) -> HostDevice:
+    def serial() -> str | None:
         try:
-            if getattr(one, key) != value:
-                return False
+            found: str | None = one.serial_number
         except (usb.core.USBError, ValueError, NotImplementedError):
-            return False  # its strings cannot be read
-    return True
+            return None  # its strings cannot be read
+        return found
+
+    ports = tuple(one.port_numbers or ())
+    return HostDevice(one.bus, ports, one.idVendor, one.idProduct, serial, one)
+
+
+def _descriptor(one: Any) -> DeviceDescriptor:
+    return DeviceDescriptor(
+        vendor_id=one.idVendor,
+        product_id=one.idProduct,
+        device_class=one.bDeviceClass,
+        subclass=one.bDeviceSubClass,
+        protocol=one.bDeviceProtocol,
+        release=one.bcdDevice,
+    )
+
+
+def _configuration(one: Any) -> Configuration:
+    interfaces = (
+        InterfaceDescriptor(
+            each.bInterfaceNumber,
+            each.bAlternateSetting,
+            each.bInterfaceClass,
+            each.bInterfaceSubClass,
+            each.bInterfaceProtocol,
+            endpoints=tuple(
+                EndpointDescriptor(end.bEndpointAddress, end.bmAttributes, end.wMaxPacketSize)
+                for end in each
+            ),
+        )
+        for each in one
+    )
+    return Configuration(tuple(interfaces), one.bConfigurationValue)

@@ -35,7 +35,10 @@ def test_every_seed_however_it_is_cut(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs Atheris")
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None,
+    reason="Atheris has no wheel for this Python or machine",
+)
 def test_a_little_fuzzing(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--runs", "20000", "--seed", "1"]
     done = subprocess.run(

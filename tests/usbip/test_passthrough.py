@@ -99,7 +99,7 @@ def test_finding(backend: Backend) -> None:
     assert repr(found) == "<Passthrough 1209:0002 1-2>"
     assert Passthrough.find(serial="loopback", backend=backend).describe().product_id == 1
     assert Passthrough.find(bus_path="1-3", backend=backend).describe().product_id == 1
-    with pytest.raises(NotThere, match=r"(?s)no USB device is idVendor=0x1234; .*1-2 .*1209:0002"):
+    with pytest.raises(NotThere, match=r"(?s)no USB device is vendor_id=0x1234; .*1-2 .*1209:0002"):
         Passthrough.find(vendor_id=0x1234, backend=backend)
     with pytest.raises(NotThere, match=r"(?s)several USB devices are .*say which"):
         Passthrough.find(vendor_id=0x1209, backend=backend)
