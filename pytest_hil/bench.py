@@ -11,19 +11,27 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pytest_hil import config
-from pytest_hil.config import Config, QemuTarget
+from pytest_hil.config import BoardTarget, Config, PoolTarget, QemuTarget
+from pytest_hil.config.expression import BadExpression, choose
+from pytest_hil.errors import ConfigError
 from pytest_hil.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pytest_hil.board.board import Board
     from pytest_hil.cache import Cache
+    from pytest_hil.lab.lease import Lab
     from pytest_hil.qemu.accel import Accel, Choice
     from pytest_hil.qemu.factory import Factory
     from pytest_hil.qemu.guest import Guest
     from pytest_hil.qemu.plan import Plan
     from pytest_hil.qemu.room import Room
+    from pytest_hil.stations import Stations
+    from pytest_hil.target import Opened
+
+AnyTarget = QemuTarget | BoardTarget | PoolTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,8 @@ class Settings:
     """What the user chose. ``memory_budget`` in bytes for all machines of the user, None: by host.
 
     ``boards`` None: boards.toml in ``root``, if it is there. ``kernel`` and ``kernel_modules``
-    replace those of every target. ``cache`` None: the user's.
+    replace those of every machine. ``cache`` and ``lab`` None: the user's. ``board_wait``: seconds
+    to wait for a board that somebody else has; ``purpose`` is what they are told it is for.
     """
 
     root: Path
@@ -44,6 +53,9 @@ class Settings:
     memory_budget: int | None = None
     room_timeout: float = 300.0
     cache: Path | None = None
+    lab: Path | None = None
+    board_wait: float = 0.0
+    purpose: str = "pytest-hil"
 
 
 class Bench:
@@ -71,6 +83,7 @@ class Bench:
         self._accels: dict[str, Accel] = {}
         self._factories: dict[QemuTarget, Factory] = {}
         self._opened: list[Guest] = []
+        self._stations: Stations | None = None
         self._closed = False
 
     # --- what there is ---
@@ -106,12 +119,44 @@ class Bench:
                 runtime.reap()
             return self._room
 
-    def target(self, name: str, *, where: str = "@pytest.mark.hil", **overrides: Any) -> QemuTarget:
+    @property
+    def lab(self) -> Lab:
+        """The boards' leases."""
+        from pytest_hil.lab.lease import Lab
+
+        return Lab(self.settings.lab)
+
+    def describe(
+        self, name: str, *, where: str = "@pytest.mark.hil", **overrides: Any
+    ) -> AnyTarget:
         """A target's description with the options' changes, and those that ``where`` asks for.
 
         Raises ConfigError.
         """
+        if (pool := self.pool(name)) is not None:
+            return pool
         found = self.config.target(name)
+        if isinstance(found, BoardTarget):
+            config.refuse_overrides(found, where, overrides)
+            return found
+        return self.target(name, where=where, **overrides)
+
+    def pool(self, expression: str) -> PoolTarget | None:
+        """The boards that an expression of names, tags and features chooses; None for what is a
+        target's name, and for what chooses nothing.
+        """
+        if expression in self.config.targets:
+            return None
+        boards = [one for one in self.config.targets.values() if isinstance(one, BoardTarget)]
+        try:
+            found = tuple(one for one in boards if choose(expression, one.words))
+        except BadExpression as error:
+            raise ConfigError(f"the target {expression!r}", str(error)) from None
+        return PoolTarget(expression, found) if found else None
+
+    def target(self, name: str, *, where: str = "@pytest.mark.hil", **overrides: Any) -> QemuTarget:
+        """:meth:`describe` for machines. Raises ConfigError, for a board too."""
+        found = self.config.machine(name)
         if self.settings.kernel is not None:
             found = config.with_overrides(
                 found,
@@ -184,22 +229,55 @@ class Bench:
                 self._factories[target] = known
             return known
 
-    def open(self, target: QemuTarget) -> Guest:
-        """A factory-fresh target, ready to be used; who opened it closes it.
+    @overload
+    def open(self, target: QemuTarget) -> Guest: ...
+    @overload
+    def open(self, target: BoardTarget) -> Board: ...
+    @overload
+    def open(self, target: AnyTarget, *, features: frozenset[str] = ...) -> Opened: ...
 
-        Raises ConfigError, and InfrastructureError of all kinds.
+    def open(self, target: AnyTarget, *, features: frozenset[str] = frozenset()) -> Opened:
+        """A target, ready to be used: a factory-fresh machine, or a board at its shell.
+
+        Who opened it closes it. Raises ConfigError, and InfrastructureError of all kinds.
         """
+        if isinstance(target, BoardTarget):
+            return self.stations.open((target,))
+        if isinstance(target, PoolTarget):
+            return self.stations.open(target.fitting(features))
+        return self.open_machine(target)
+
+    @property
+    def stations(self) -> Stations:
+        """The boards that this bench has."""
+        with self._lock:
+            if self._stations is None:
+                from pytest_hil.stations import Stations
+
+                self._stations = Stations(
+                    self.lab,
+                    wait=self.settings.board_wait,
+                    purpose=self.settings.purpose,
+                    progress=self._progress,
+                    say=self.say,
+                )
+            return self._stations
+
+    def open_machine(self, target: QemuTarget) -> Guest:
+        """:meth:`open` for machines."""
         from pytest_hil.qemu.guest import Guest
 
         factory = self.factory(target)
         machine, origin = factory.fresh()
         return self._keep(Guest(factory, machine, origin, boot_timeout=self.settings.boot_timeout))
 
-    def prepare(self, target: QemuTarget, ahead: int = 1) -> None:
+    def prepare(self, target: AnyTarget, ahead: int = 1) -> None:
         """Begin to make the next machines of this description ready, in the background.
 
         The machines that are ready for other descriptions give way.
         """
+        if not isinstance(target, QemuTarget):
+            return
         with self._lock:
             factory = self._factories.get(target)
             others = [one for key, one in self._factories.items() if key != target]
@@ -237,7 +315,10 @@ class Bench:
             self._closed = True
             opened, self._opened = self._opened, []
             factories, self._factories = list(self._factories.values()), {}
+            stations, self._stations = self._stations, None
         with contextlib.ExitStack() as everything:
+            if stations is not None:
+                everything.callback(stations.close)
             for factory in factories:
                 everything.callback(factory.close)
             for guest in opened:

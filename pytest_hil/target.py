@@ -11,12 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_hil.errors import Unsupported
 from pytest_hil.shell.base import Completed
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
+    from pytest_hil.errors import HilError
     from pytest_hil.usbip.faults import UsbFault
     from pytest_hil.usbip.urb import Exportable
 
@@ -26,6 +29,7 @@ __all__ = [
     "Attached",
     "Command",
     "Completed",
+    "Opened",
     "Power",
     "Snapshot",
     "Target",
@@ -232,6 +236,21 @@ class Target(ABC):
     def reset(self) -> None:
         """Restart it as a reset button would, and wait until it is ready."""
 
+    def boot(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Bring it to a stage of its boot, such as "bootloader" or "off"; None: to its shell.
+
+        Boards have stages. Raises Unsupported, and StageFailed when it does not get there.
+        """
+        raise Unsupported(self.name, "boot stages: boards have them")
+
+    @property
+    def bootloader(self) -> Any:
+        """The bootloader's prompt: ``run(command)``, and its variables as ``env``.
+
+        Raises Unsupported where the target is not at it: :meth:`boot` brings it there.
+        """
+        raise Unsupported(self.name, "bootloader's prompt: boards have one")
+
     @abstractmethod
     def snapshot(self, name: str = "") -> Snapshot:
         """Save its whole present state, and go on."""
@@ -254,3 +273,34 @@ class Target(ABC):
     @abstractmethod
     def close(self) -> None:
         """End it and free everything it holds. May be called twice."""
+
+
+class Opened(Target):
+    """A target as the one who opened it sees it."""
+
+    @property
+    @abstractmethod
+    def origin_text(self) -> str:
+        """How it came to be, for people."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+
+    @abstractmethod
+    def died(self) -> HilError | None:
+        """What ended it, if it has ended by itself."""
+
+    @abstractmethod
+    def record(
+        self,
+        directory: Path,
+        *,
+        events: Callable[..., None] | None = None,
+        qmp: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Write what it says into a directory, from its first byte on.
+
+        ``events`` gets (kind, **facts) of what happens to it, ``qmp`` a machine's QMP traffic.
+        """

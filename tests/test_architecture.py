@@ -26,7 +26,7 @@ LAYERS = (
     ("console", "shell", "usbip"),
     ("target",),
     ("qemu", "artifacts", "board", "lab", "coverage", "deploy"),
-    ("bench",),
+    ("bench", "rig", "stations"),
     ("plugin", "cli"),
 )
 
@@ -37,6 +37,7 @@ SIDEWAYS = {
     ("agent", "process"): "the compiler is a process",
     ("agent", "progress"): "a build says what it does",
     ("process", "progress"): "a long run says what it does",
+    ("bench", "stations"): "the bench opens boards by it",
     ("shell", "console"): "a serial shell is spoken over a console",
 }
 
@@ -44,7 +45,19 @@ SIDEWAYS = {
 UPWARD: dict[tuple[str, str], str] = {}
 
 HEAVY = frozenset(
-    {"asyncio", "filelock", "pexpect", "qemu", "rich", "serial", "usb", "xdist", "zstandard"}
+    {
+        "asyncio",
+        "filelock",
+        "gpiod",
+        "pexpect",
+        "pysnmp",
+        "qemu",
+        "rich",
+        "serial",
+        "usb",
+        "xdist",
+        "zstandard",
+    }
 )
 
 # What starts, ends or waits for processes, besides what `subprocess` has for it.

@@ -303,3 +303,17 @@ def test_commands_exist() -> None:
 def test_wrong_commands_are_seen(line: str, problem: str) -> None:
     assert problem in "; ".join(problems(line))
     assert bool(problem) == bool(list(problems(line)))
+
+
+@pytest.mark.parametrize("kind", ["boot", "console", "power"])
+def test_every_driver_and_its_keys_are_documented(kind: str) -> None:
+    from pytest_hil.board import drivers
+    from pytest_hil.config.driver import Section, keys
+
+    text = (ROOT / "docs" / "reference" / "drivers.md").read_text()
+    part = text.partition(f"\n## `{kind}`\n")[2].partition("\n## ")[0]
+    for name in drivers.BUILTIN[kind]:
+        own = part.partition(f"\n### `{name}`\n")[2].partition("\n### ")[0]
+        assert "Tried against: " in own, name
+        wanted = {one.name for one in keys(drivers.find(kind, Section("", "", name)).Options)}
+        assert set(re.findall(r"^\| `(\w+)` \|", own, re.MULTILINE)) == wanted, name

@@ -7,6 +7,7 @@ marker or an option changes about a target.
 
 from __future__ import annotations
 
+from pytest_hil.config.board import BoardTarget, PoolTarget, refuse_overrides
 from pytest_hil.config.load import load
 from pytest_hil.config.model import (
     BUILTIN_IMAGE,
@@ -29,6 +30,7 @@ __all__ = [
     "ARCHES",
     "BUILTIN_IMAGE",
     "BUILTIN_TARGET",
+    "BoardTarget",
     "Config",
     "DebianImage",
     "Download",
@@ -37,10 +39,12 @@ __all__ = [
     "GuestFile",
     "ImageSpec",
     "MiB",
+    "PoolTarget",
     "QemuTarget",
     "UrlImage",
     "host_arch",
     "image_spec",
     "load",
+    "refuse_overrides",
     "with_overrides",
 ]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_hil.config import tables, values
+from pytest_hil.config import board, tables, values
+from pytest_hil.config.board import BoardTarget
 from pytest_hil.config.model import (
     BUILTIN_IMAGE,
     BUILTIN_TARGET,
@@ -25,6 +26,10 @@ from pytest_hil.config.values import BadValue, shown, wrong_kind
 from pytest_hil.errors import ConfigError, nearest
 
 FILE_NAME = "boards.toml"
+
+AnyTarget = QemuTarget | BoardTarget
+
+_TABLES = ("group", "image", "target")
 
 _MAX_FILE = 4 * 2**20
 
@@ -94,15 +99,16 @@ class _Reader:
         self._problems = Problems(str(path))
 
     def config(self, document: Mapping[str, object]) -> Config:
-        for key in document.keys() - {"image", "target"}:
-            self._problems.add(quoted(key), "unknown table", nearest(key, ("image", "target")))
+        for key in document.keys() - set(_TABLES):
+            self._problems.add(quoted(key), "unknown table", nearest(key, _TABLES))
         raw_images = self._named(document, "image")
-        raw_targets = self._named(document, "target")
+        raw_targets = self._with_groups(
+            self._named(document, "target"), self._named(document, "group")
+        )
         images = _images({name: self._image(name, raw) for name, raw in raw_images.items()})
         before = len(self._problems)
-        targets = _targets(
-            {name: self._target(name, raw, images) for name, raw in raw_targets.items()}
-        )
+        read = {name: self._target(name, raw, images) for name, raw in raw_targets.items()}
+        targets = _targets({name: one for name, one in read.items() if one is not None})
         if len(self._problems) == before:
             self._check_targets(raw_targets, targets, images)
         self._problems.raise_if_any()
@@ -125,6 +131,31 @@ class _Reader:
             except BadValue as bad:
                 self._problems.add(where, bad.message, bad.mend)
         return found
+
+    def _with_groups(
+        self, targets: dict[str, dict[str, object]], groups: Mapping[str, dict[str, object]]
+    ) -> dict[str, dict[str, object]]:
+        """Each target with the defaults of its group; tags and features are of both."""
+        return {name: self._with_group(name, raw, groups) for name, raw in targets.items()}
+
+    def _with_group(
+        self, name: str, raw: dict[str, object], groups: Mapping[str, dict[str, object]]
+    ) -> dict[str, object]:
+        if "group" not in raw:
+            return raw
+        own = {key: value for key, value in raw.items() if key != "group"}
+        named = raw["group"]
+        if not isinstance(named, str) or named not in groups:
+            mend = nearest(named, groups) if isinstance(named, str) else ""
+            where = f"[target.{quoted(name)}] group"
+            self._problems.add(where, f"there is no group {shown(named)}", mend)
+            return own
+        group = groups[named]
+        for key in ("tags", "features"):
+            both = (group.get(key), own.get(key))
+            if all(isinstance(one, list) for one in both):
+                own[key] = [*both[0], *both[1]]  # type: ignore[misc]
+        return {**group, **own}
 
     def _image(self, name: str, raw: Mapping[str, object]) -> ImageSpec:
         prefix = f"[image.{quoted(name)}] "
@@ -159,10 +190,19 @@ class _Reader:
 
     def _target(
         self, name: str, raw: Mapping[str, object], images: Mapping[str, ImageSpec]
-    ) -> QemuTarget:
+    ) -> AnyTarget | None:
         prefix = f"[target.{quoted(name)}] "
-        self._backend(prefix, raw)
+        backend = self._backend(prefix, raw)
         keys = {key: value for key, value in raw.items() if key != "backend"}
+        if backend == "board":
+            return board.read(
+                name,
+                keys,
+                source=str(self._path),
+                prefix=prefix,
+                base=self._base,
+                problems=self._problems,
+            )
         found = read_keys(
             keys, tables.TARGET_KEYS, base=self._base, prefix=prefix, problems=self._problems
         )
@@ -171,33 +211,30 @@ class _Reader:
         found.setdefault("arch", (image and image.arch) or values.host_arch())
         return QemuTarget(name=name, **found)
 
-    def _backend(self, prefix: str, raw: Mapping[str, object]) -> None:
+    def _backend(self, prefix: str, raw: Mapping[str, object]) -> str:
         where = f"{prefix}backend"
         backend = raw.get("backend")
         if backend is None:
-            self._problems.add(where, "missing", 'write backend = "qemu"')
-        elif backend == "board":
-            self._problems.add(
-                where,
-                "boards are not supported in this version",
-                'targets are QEMU machines: backend = "qemu"',
-            )
-        else:
-            try:
-                values.choice(backend, ("qemu",), "backend")
-            except BadValue as bad:
-                self._problems.add(where, bad.message, bad.mend)
+            self._problems.add(where, "missing", 'write backend = "qemu", or "board"')
+            return "qemu"
+        try:
+            return values.choice(backend, ("qemu", "board"), "backend")
+        except BadValue as bad:
+            self._problems.add(where, bad.message, bad.mend)
+            return "qemu"
 
     def _check_targets(
         self,
         raw: Mapping[str, object],
-        targets: Mapping[str, QemuTarget],
+        targets: Mapping[str, AnyTarget],
         images: Mapping[str, ImageSpec],
     ) -> None:
         """What a target says about its image, where both could be read."""
         for name in raw:
+            target = targets[name]
             try:
-                check_target(targets[name], images)
+                if isinstance(target, QemuTarget):
+                    check_target(target, images)
             except BadValue as bad:
                 prefix = f"[target.{quoted(name)}] "
                 self._problems.add(prefix + bad.at, bad.message, bad.mend)
@@ -207,6 +244,6 @@ def _images(written: dict[str, ImageSpec]) -> dict[str, ImageSpec]:
     return {BUILTIN_IMAGE: DebianImage(BUILTIN_IMAGE)} | written
 
 
-def _targets(written: dict[str, QemuTarget]) -> dict[str, QemuTarget]:
-    builtin = QemuTarget(BUILTIN_TARGET, arch=values.host_arch())
-    return {BUILTIN_TARGET: builtin} | written
+def _targets(written: Mapping[str, AnyTarget]) -> dict[str, AnyTarget]:
+    builtin: AnyTarget = QemuTarget(BUILTIN_TARGET, arch=values.host_arch())
+    return {BUILTIN_TARGET: builtin, **written}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_hil.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from pytest_hil.config.board import BoardTarget
 
 MiB = 2**20
 
@@ -122,7 +125,7 @@ class Config:
     """
 
     path: Path | None
-    targets: dict[str, QemuTarget] = field(default_factory=dict)
+    targets: dict[str, QemuTarget | BoardTarget] = field(default_factory=dict)
     images: dict[str, ImageSpec] = field(default_factory=dict)
 
     @property
@@ -130,7 +133,7 @@ class Config:
         """Where the targets come from, for messages."""
         return str(self.path) if self.path else "no boards.toml"
 
-    def target(self, name: str) -> QemuTarget:
+    def target(self, name: str) -> QemuTarget | BoardTarget:
         """The target of that name; ConfigError with the nearest right name if there is none."""
         try:
             return self.targets[name]
@@ -140,6 +143,18 @@ class Config:
                 f"there is no target {name!r}",
                 mend=f"{nearest(name, self.targets)}; a table [target.NAME] adds one",
             ) from None
+
+    def machine(self, name: str) -> QemuTarget:
+        """:meth:`target` for what is to be a QEMU machine. Raises ConfigError for a board."""
+        found = self.target(name)
+        if isinstance(found, QemuTarget):
+            return found
+        machines = sorted(one.name for one in self.targets.values() if isinstance(one, QemuTarget))
+        raise ConfigError(
+            self.source,
+            f"{name} is a board, and a QEMU machine is needed here",
+            mend=f"machines: {', '.join(machines)}",
+        )
 
     def image(self, name: str) -> ImageSpec:
         """The image of that name; ConfigError with the nearest right name if there is none."""

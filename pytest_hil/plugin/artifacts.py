@@ -98,9 +98,9 @@ def place_of(item: pytest.Item, label: str) -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
-    from pytest_hil.qemu.guest import Guest
+    from pytest_hil.target import Opened
 
-    assert isinstance(target, Guest)  # there is nothing else yet
+    assert isinstance(target, Opened)  # whoever opened it gave it here
     directory = directory_of(item)
     place = place_of(item, label)
     if label:

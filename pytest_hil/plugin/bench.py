@@ -58,6 +58,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="boot each machine instead of cloning one that was booted before",
     )
+    group.addoption(
+        "--hil-wait",
+        metavar="SECONDS",
+        type=options.seconds,
+        help="how long to wait for a board that somebody else has (default: not at all; workers of "
+        "xdist, which take turns: an hour)",
+    )
+    parser.addini("hil_wait", "seconds to wait for a board that somebody else has")
     parser.addini("hil_boards", "where the targets are described; from the ini file's directory")
     parser.addini("hil_accel", "auto, kvm or tcg")
     parser.addini("hil_boot_timeout", "seconds that a machine may take until it is ready")
@@ -89,6 +97,8 @@ def bench_of(config: pytest.Config) -> Bench:
                 kernel_modules=_path(config.getoption("hil_kernel_modules")),
                 templates=not config.getoption("hil_no_templates"),
                 memory_budget=_memory_budget(config),
+                board_wait=options.chosen(config, "wait", options.seconds, _wait(config)),
+                purpose=f"pytest in {config.rootpath.name}",
             ),
             progress=lambda line: status.status_of(config).progress(line),
             say=lambda line: status.status_of(config).say(line),
@@ -118,6 +128,11 @@ def boards_file(config: pytest.Config) -> Path | None:
 def accel(config: pytest.Config) -> Literal["auto", "kvm", "tcg"]:
     word = options.chosen(config, "accel", options.one_of("auto", "kvm", "tcg"), "auto")
     return cast('Literal["auto", "kvm", "tcg"]', word)
+
+
+def _wait(config: pytest.Config) -> float:
+    """Seconds to wait for a board: the workers of one run take turns."""
+    return 3600.0 if hasattr(config, "workerinput") else 0.0
 
 
 def _memory_budget(config: pytest.Config) -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_hil.config import PoolTarget, QemuTarget
 from pytest_hil.errors import HilError, ImageError
 from pytest_hil.plugin import options
 from pytest_hil.plugin.bench import accel, bench_of
@@ -43,7 +44,13 @@ def check(config: pytest.Config) -> None:
     """Find out what can be known without starting anything. Raises ConfigError, ToolMissing."""
     bench = bench_of(config)
     for name in names(config):
-        target = bench.target(name)
+        target = bench.describe(name)
+        if not isinstance(target, QemuTarget):
+            from pytest_hil.board.check import check as check_board
+
+            for board in target.boards if isinstance(target, PoolTarget) else (target,):
+                check_board(board)
+            continue
         if config.option.collectonly:
             continue
         from pytest_hil import process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_hil.config import BoardTarget, PoolTarget
 from pytest_hil.plugin import chosen
 from pytest_hil.plugin.bench import bench_of
 
@@ -20,7 +21,11 @@ def _line(config: pytest.Config, name: str) -> str:
     from pytest_hil.plugin.known import look
 
     bench = bench_of(config)
-    target = bench.target(name)
+    target = bench.describe(name)
+    if isinstance(target, BoardTarget):
+        return _board(target)
+    if isinstance(target, PoolTarget):
+        return f"{name}: {len(target.boards)} boards ({', '.join(b.name for b in target.boards)})"
     known = look(bench, target)
     machine = [target.arch, f"{target.memory // _MiB} MB"]
     if target.smp > 1:
@@ -41,3 +46,10 @@ def _line(config: pytest.Config, name: str) -> str:
         template,
     ]
     return ", ".join(parts)
+
+
+def _board(target: BoardTarget) -> str:
+    power = f"power by {target.power.driver}" if target.power else "no power switch"
+    stages = " → ".join(one.driver for one in target.boot) or "no boot stages"
+    console = f"console by {target.console.driver}"
+    return f"{target.name} (board, {target.arch}), {console}, {power}, {stages}"

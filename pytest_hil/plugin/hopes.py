@@ -19,7 +19,7 @@ from pytest_hil.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_hil.config import QemuTarget
+    from pytest_hil.bench import AnyTarget
 
 # What will be the same the next time.
 _FOR_GOOD = (ConfigError, ImageError)
@@ -34,11 +34,11 @@ class Hopes:
     """Which descriptions of targets led to nothing, and why."""
 
     def __init__(self) -> None:
-        self._gone: dict[QemuTarget, InfrastructureError] = {}
-        self._failures: dict[QemuTarget, int] = {}
+        self._gone: dict[AnyTarget, InfrastructureError] = {}
+        self._failures: dict[AnyTarget, int] = {}
 
     @contextmanager
-    def trying(self, target: QemuTarget, item: pytest.Item) -> Iterator[None]:
+    def trying(self, target: AnyTarget, item: pytest.Item) -> Iterator[None]:
         """Open a target in here. Raises at once, in short, if there is no hope for it."""
         if target in self._gone:
             raise self._gone[target].with_traceback(None)
@@ -50,14 +50,13 @@ class Hopes:
             raise
         self._failures.pop(target, None)
 
-    def _count(self, target: QemuTarget, error: HilError, item: pytest.Item) -> None:
+    def _count(self, target: AnyTarget, error: HilError, item: pytest.Item) -> None:
         failures = self._failures[target] = self._failures.get(target, 0) + 1
         waited = isinstance(error, BootTimeout | NoRoom)
         if isinstance(error, _FOR_GOOD) or failures >= (2 if waited else _ATTEMPTS):
             first = error.message.splitlines()[0]
             self._gone[target] = InfrastructureError(
-                f"no machine of the target {target.name} is tried any more: as in {item.nodeid}: "
-                f"{first}"
+                f"the target {target.name} is not tried any more: as in {item.nodeid}: {first}"
             )
 
 

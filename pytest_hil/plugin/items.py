@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_hil.console.capture import Mark
     from pytest_hil.console.session import Console
     from pytest_hil.plugin.selection import Wanted
-    from pytest_hil.qemu.guest import Guest
+    from pytest_hil.target import Opened
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Use:
 
     label: str
     wanted: Wanted
-    target: Guest
+    target: Opened
     console: Console = field(init=False)
     mark: Mark = field(init=False)
 

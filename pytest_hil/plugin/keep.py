@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_hil.config import QemuTarget
 from pytest_hil.errors import HilError
 from pytest_hil.plugin import options
 from pytest_hil.plugin.artifacts import directory_of, warn
 from pytest_hil.plugin.bench import accel, boards_file
 from pytest_hil.plugin.items import Use, attempt_of
+
+if TYPE_CHECKING:
+    from pytest_hil.qemu.guest import Guest
 
 KEPT = pytest.StashKey[str]()
 MACHINE = "machine"
@@ -51,7 +55,7 @@ def _keep(item: pytest.Item, use: Use) -> None:
         return _not_kept(item, why)
     try:
         path.mkdir()
-        use.target.save(path)
+        cast("Guest", use.target).save(path)
     except (HilError, OSError) as error:
         return _not_kept(item, str(error))
     directory_of(item).update(machine=_facts(item, use))
@@ -63,6 +67,8 @@ def _unable(use: Use) -> str:
         return "it had been closed"
     if use.target.died() is not None:
         return "it had died"
+    if not isinstance(use.wanted.target, QemuTarget):
+        return "it is a board"
     return "" if "snapshot" in use.target.features else "one without an agent cannot be saved"
 
 

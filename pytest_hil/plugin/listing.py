@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_hil.config import BoardTarget
 from pytest_hil.errors import HilError
 from pytest_hil.plugin import chosen, options
 from pytest_hil.plugin.bench import bench_of
@@ -48,7 +49,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return 0
 
 
-def _lines(bench: Bench, target: QemuTarget) -> list[str]:
+def _lines(bench: Bench, target: QemuTarget | BoardTarget) -> list[str]:
+    if isinstance(target, BoardTarget):
+        tags = f", tags: {', '.join(sorted(target.tags))}" if target.tags else ""
+        return [
+            f"board, {target.arch}{tags}",
+            f"features: {', '.join(sorted(target.all_features))}",
+        ]
     from pytest_hil.qemu import features
 
     boots = target.disk or target.initrd or target.kernel or f"image {target.image}"

@@ -72,6 +72,8 @@ def hil(
     )
 
 
+_NAMES = ("hil", "hardware")
+
 KEYS = tuple(inspect.signature(hil).parameters)
 
 
@@ -85,7 +87,7 @@ def wish_of(node: pytest.Item) -> Wish:
 
     Raises CollectError, which names the test and its place.
     """
-    marks = [mark for mark in node.iter_markers() if mark.name in ("hil", "hardware")]
+    marks = _marks_of(node)
     if not marks:
         return _NOTHING
     features: frozenset[str] = frozenset()
@@ -98,6 +100,19 @@ def wish_of(node: pytest.Item) -> Wish:
         changes = {**(said.changes or {}), **changes}
     hardware = any(mark.name == "hardware" for mark in marks)
     return Wish(features, targets, hardware, changes)
+
+
+def of_parameters(node: pytest.Item) -> list[pytest.Mark]:
+    """Our markers of ``pytest.param(…, marks=…)``."""
+    callspec = getattr(node, "callspec", None)
+    return [mark for mark in getattr(callspec, "marks", ()) if mark.name in _NAMES]
+
+
+def _marks_of(node: pytest.Item) -> list[pytest.Mark]:
+    """All of ours, the closest first; pytest has those of parameters behind the function's own."""
+    closest = of_parameters(node)
+    others = [mark for mark in node.iter_markers() if mark.name in _NAMES]
+    return [*closest, *(mark for mark in others if all(mark is not one for one in closest))]
 
 
 def _said(mark: pytest.Mark, node: pytest.Item) -> Wish:

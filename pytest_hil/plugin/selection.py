@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hil.config import BoardTarget, PoolTarget, QemuTarget
 from pytest_hil.errors import ConfigError
 from pytest_hil.plugin import chosen, marker
 from pytest_hil.plugin.bench import bench_of
@@ -29,7 +30,7 @@ class Wanted:
     """
 
     name: str
-    target: QemuTarget
+    target: QemuTarget | BoardTarget | PoolTarget
     features: frozenset[str] = field(default=frozenset(), compare=False)
     missing: frozenset[str] = field(default=frozenset(), compare=False)
     hardware: bool = field(default=False, compare=False)
@@ -56,8 +57,15 @@ def describe(
     """A chosen target as a test wants it. Raises ConfigError, which names ``where`` it says so."""
     bench = bench_of(config)
     changes = wish.changes or {}
-    target = bench.target(name, where=where, **changes)
+    target = bench.pool(name) or bench.config.target(name)
     missing: frozenset[str] = frozenset()
+    if isinstance(target, PoolTarget):
+        missing = target.missing(wish.features)
+        return Wanted(name, target, wish.features, missing, wish.hardware, changes)
+    if isinstance(target, BoardTarget):
+        missing = wish.features - target.all_features
+        return Wanted(name, target, wish.features, missing, wish.hardware, changes)
+    target = bench.target(name, where=where, **changes)
     if wish.features:
         from pytest_hil.qemu import features
 
@@ -97,6 +105,25 @@ def _refuse_own(node: pytest.Item, fixture: str) -> None:
             )
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What ``pytest.param(…, marks=pytest.mark.hil(…))`` says is known only now."""
+    wanted = wanted_of(item)
+    if wanted is None:
+        return
+    if not marker.of_parameters(item):
+        return
+    wish = marker.wish_of(item)
+    if wish.targets is not None and wanted.name not in wish.targets:
+        item.add_marker(pytest.mark.skip(reason=_only_for(wish.targets, (wanted.name,))))
+        return
+    try:
+        own = describe(item.config, wanted.name, wish)
+    except ConfigError as wrong:
+        raise marker.error(item, str(wrong)) from None
+    params = item.callspec.params  # type: ignore[attr-defined]
+    params.update({name: own for name in FIXTURES if params.get(name) is wanted})
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     for item in items:
@@ -125,12 +152,21 @@ def why_not(item: pytest.Item) -> str:
     if targets is None or set(targets) & set(names):
         # One that pytest does not parametrise (unittest's): it is looked at when it is run.
         return ""
-    return f"only for the target {' or '.join(targets)}; chosen: {', '.join(names)}"
+    return _only_for(targets, names)
+
+
+def _only_for(targets: tuple[str, ...], chosen: tuple[str, ...]) -> str:
+    return f"only for the target {' or '.join(targets)}; chosen: {', '.join(chosen)}"
 
 
 def unfit(wanted: Wanted) -> str:
     """Why a test cannot run on a target of its kind, as far as it is known; "" if it can."""
-    if wanted.hardware:
+    if not isinstance(wanted.target, QemuTarget):
+        if wanted.changes:
+            return (
+                f"the target {wanted.name} is a board: {', '.join(wanted.changes)} cannot be chosen"
+            )
+    elif wanted.hardware:
         return _no_board((wanted.name,))
     return lacking(wanted, wanted.missing)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
+from pytest_hil.config import QemuTarget
 from pytest_hil.plugin import chosen, hookspecs, marker, options, status
 from pytest_hil.plugin.bench import bench_of
 from pytest_hil.plugin.hopes import hopes_of
@@ -15,14 +16,13 @@ from pytest_hil.plugin.items import Use, attempt_of, now
 from pytest_hil.plugin.selection import Wanted, describe, lacking, unfit, wanted_of, why_not
 
 if TYPE_CHECKING:
-    from pytest_hil.qemu.guest import Guest
-    from pytest_hil.target import Target
+    from pytest_hil.target import Opened, Target
 
 Scope = Literal["function", "module", "session"]
 HilOpen = Callable[..., "Target"]
 
 # The target that the `hil` fixture shares between tests now.
-_SHARED = pytest.StashKey[tuple[Wanted, "Guest"]]()
+_SHARED = pytest.StashKey[tuple[Wanted, "Opened"]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,19 +99,20 @@ def hil_open(request: pytest.FixtureRequest) -> Iterator[HilOpen]:
         yield open
 
 
-def open_target(item: pytest.Item, wanted: Wanted) -> Guest:
+def open_target(item: pytest.Item, wanted: Wanted) -> Opened:
     """A fresh target as it is wanted. Skips the test if it lacks a feature after all."""
     config = item.config
     bench = bench_of(config)
     with hopes_of(config).trying(wanted.target, item), status.status_of(config).phase():
-        if accels := wanted.features & {"kvm", "tcg"}:
+        accels = wanted.features & {"kvm", "tcg"}
+        if accels and isinstance(wanted.target, QemuTarget):
             missing = accels - {bench.accel(wanted.target).name}
             if reason := lacking(wanted, missing):
                 pytest.skip(reason)
-        return bench.open(wanted.target)
+        return bench.open(wanted.target, features=wanted.features)
 
 
-def enter(item: pytest.Item, wanted: Wanted, target: Guest, label: str) -> None:
+def enter(item: pytest.Item, wanted: Wanted, target: Opened, label: str) -> None:
     """A test begins to use a target."""
     attempt = attempt_of(item)
     if attempt is not None:

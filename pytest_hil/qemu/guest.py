@@ -31,7 +31,7 @@ from pytest_hil.qemu.monitor import Event
 from pytest_hil.qemu.power import MachinePower
 from pytest_hil.shell.agent import AgentShell
 from pytest_hil.shell.agent_command import Follow
-from pytest_hil.target import Command, Completed, Snapshot, Target
+from pytest_hil.target import Command, Completed, Opened, Snapshot
 
 if TYPE_CHECKING:
     from pytest_hil.qemu.hardware import Hardware
@@ -52,7 +52,7 @@ class Restarted(OutcomeUnknown):
     """The machine restarted; a new session with its agent clears this."""
 
 
-class Guest(Target):
+class Guest(Opened):
     """A target that is a QEMU machine.
 
     The machine behind it changes when it is restored or power-cycled; the target stays.

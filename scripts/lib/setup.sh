@@ -53,12 +53,17 @@ look_for_programs() {
         x86_64) lacks qemu-system-x86_64 qemu-system-x86 ;;
         aarch64) lacks qemu-system-aarch64 qemu-system-arm ;;
         arm*) lacks qemu-system-arm qemu-system-arm ;;
-        # What single tests need: a compiler with sanitizers, a packer of old kernels, and one who
-        # reads our captures of USB.
+        # What single tests need: a compiler with sanitizers, a packer of old kernels, one who reads
+        # our captures of USB, and what emulated boards are made of.
         test-tools)
             lacks gcc build-essential
             lacks lzop lzop
             lacks tshark tshark
+            lacks busybox busybox-static
+            lacks mkfs.ext4 e2fsprogs
+            lacks ssh openssh-client
+            lacks openssl openssl
+            [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || lacks "U-Boot for QEMU" u-boot-qemu
             ;;
         # A host of another kind emulates this one, as the default target does.
         *) lacks qemu-system-x86_64 qemu-system-x86 ;;

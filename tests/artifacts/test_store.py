@@ -214,7 +214,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def run_child(code: str, argument: Path, *, exit_code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code, str(argument)],
+        # -B: a limit on the size of files would cut a module's bytecode short, for all others too.
+        [sys.executable, "-B", "-c", code, str(argument)],
         capture_output=True,
         text=True,
         timeout=60,

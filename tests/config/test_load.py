@@ -46,14 +46,14 @@ def test_without_a_file_there_is_the_qemu_target(tmp_path: Path) -> None:
     assert config.path is None
     assert config.targets.keys() == {"qemu"}
     assert config.images == {"debian": DebianImage("debian")}
-    assert config.target("qemu").arch in ARCHES
-    assert config.target("qemu").memory == 256 * MiB
-    assert image_spec(config.target("qemu"), config) == DebianImage("debian")
+    assert config.machine("qemu").arch in ARCHES
+    assert config.machine("qemu").memory == 256 * MiB
+    assert image_spec(config.machine("qemu"), config) == DebianImage("debian")
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the host's own architecture")
 def test_default_architecture_is_the_hosts(tmp_path: Path) -> None:
-    assert load(None, root=tmp_path).target("qemu").arch == "x86_64"
+    assert load(None, root=tmp_path).machine("qemu").arch == "x86_64"
 
 
 def test_the_file_in_the_root_is_found(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_every_key_of_a_target(tmp_path: Path) -> None:
             extra_args = ["-device", "virtio-rng-pci"]"""
         ),
     )
-    assert config.target("t") == QemuTarget(
+    assert config.machine("t") == QemuTarget(
         name="t",
         arch="aarch64",
         machine="virt,gic-version=3",
@@ -109,7 +109,7 @@ def test_every_key_of_a_target(tmp_path: Path) -> None:
     [('"64K"', 2**16), ('"512M"', 2**29), ('"512 mib"', 2**29), ('"2G"', 2**31), ("64", 2**26)],
 )
 def test_sizes(tmp_path: Path, written: str, count: int) -> None:
-    assert read(tmp_path, qemu(f"memory = {written}")).target("t").memory == count
+    assert read(tmp_path, qemu(f"memory = {written}")).machine("t").memory == count
 
 
 def test_every_kind_of_image(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_file_may_be_fetched_from_this_host(tmp_path: Path) -> None:
 
 def test_a_target_takes_its_images_architecture(tmp_path: Path) -> None:
     config = read(tmp_path, '[image.r]\narch = "riscv64"\n' + qemu('image = "r"'))
-    assert config.target("t").arch == "riscv64"
+    assert config.machine("t").arch == "riscv64"
 
 
 def test_builtins_can_be_redefined(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_builtins_can_be_redefined(tmp_path: Path) -> None:
         tmp_path,
         '[target.qemu]\nbackend = "qemu"\nmemory = "1G"\n[image.debian]\npackages = ["strace"]',
     )
-    assert config.target("qemu").memory == 2**30
-    assert image_spec(config.target("qemu"), config) == DebianImage("debian", packages=("strace",))
+    assert config.machine("qemu").memory == 2**30
+    assert image_spec(config.machine("qemu"), config) == DebianImage("debian", packages=("strace",))
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
@@ -194,6 +194,7 @@ def test_the_projects_own_file() -> None:
     config = load(None, root=ROOT)
     assert config.path == ROOT / "boards.toml"
     for target in config.targets.values():
+        assert isinstance(target, QemuTarget)  # none needs anything that is not here
         image_spec(target, config)
 
 

@@ -42,12 +42,12 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> QemuTarget:
-    return load(None, root=tmp_path).target("qemu")
+    return load(None, root=tmp_path).machine("qemu")
 
 
 def spec_of(tmp_path: Path, keys: str) -> object:
     config = read(tmp_path, f'[target.t]\nbackend = "qemu"\narch = "arm"\n{keys}')
-    return image_spec(config.target("t"), config)
+    return image_spec(config.machine("t"), config)
 
 
 def test_a_kernel_alone_goes_under_our_initramfs(files: Path) -> None:
@@ -123,7 +123,7 @@ def test_things_that_do_not_fit_together(files: Path, keys: str, message: str) -
 def test_files_are_looked_for_when_they_are_used(files: Path, keys: str, message: str) -> None:
     config = read(files, f'[target.t]\nbackend = "qemu"\n{keys}')
     with pytest.raises(ConfigError) as caught:
-        image_spec(config.target("t"), config)
+        image_spec(config.machine("t"), config)
     assert str(caught.value) == f"{files}/boards.toml: {message.format(dir=files)}"
 
 

@@ -27,6 +27,13 @@ def fault(tmp_path: Path, text: str) -> str:
     return str(caught.value).removeprefix(source)
 
 
+BOARD = """
+[target.b]
+backend = "board"
+console = {driver = "unix", path = "console"}
+"""
+
+
 def qemu(keys: str) -> str:
     return f'[target.t]\nbackend = "qemu"\n{keys}\n'
 
@@ -88,8 +95,20 @@ def test_wrong_keys_of_a_target(tmp_path: Path, keys: str, message: str) -> None
         (f"[target.{'x' * 65}]", "cannot be a name"),
         ("[target.-x]", "cannot be a name"),
         ("[target.a]", '[target.a] backend: missing\n  write backend = "qemu"'),
-        ('[target.a]\nbackend = "board"', "boards are not supported in this version"),
-        ('[target.a]\nbackend = "qmeu"', "backend: 'qmeu' is no backend\n  allowed: \"qemu\";"),
+        ('[target.a]\nbackend = "board"', "[target.a] console: missing\n  write console = {driver"),
+        (
+            '[target.a]\nbackend = "qmeu"',
+            "backend: 'qmeu' is no backend\n  allowed: \"board\", \"qemu\"; did you mean 'qemu'?",
+        ),
+        (BOARD + "power = 5", "[target.b] power: found 5 (an integer), wanted a table with a key"),
+        (BOARD + "power = {url = 'x'}", "[target.b] power.driver: missing\n  write driver ="),
+        (BOARD + "boot = ['login', 3]", "[target.b] boot[1]: found 3 (an integer), wanted a table"),
+        (BOARD + "tags = ['a b']", "[target.b] tags[0]: 'a b' is no tag"),
+        (BOARD + "env = {'1A' = 'x'}", "[target.b] env.1A: '1A' is no variable's name"),
+        (BOARD + "between = 'resett'", "did you mean 'reset'?"),
+        (BOARD + "memory = '1G'", "[target.b] memory: unknown key"),
+        (BOARD + "group = 'pi'", "[target.b] group: there is no group 'pi'"),
+        (BOARD + "group = 'pi'\n[group.pie]", "did you mean 'pie'?"),
         ('[image.a]\nkind = "debain"', "kind: 'debain' is no kind of image"),
         ("[image.a]\nkind = []", "kind: found [] (an array), wanted one of"),
         ('[image.a]\nkind = "files"', "[image.a] kernel: missing\n  an image needs a kernel or a"),
@@ -132,7 +151,7 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
 
 def test_all_errors_are_said_at_once(tmp_path: Path) -> None:
     message = fault(
-        tmp_path, qemu("smp = 0\ncpus = 3") + '[target.u]\nbackend = "board"\n[image.i]\nkind = 1\n'
+        tmp_path, qemu("smp = 0\ncpus = 3") + '[target.u]\nbackend = "bored"\n[image.i]\nkind = 1\n'
     )
     assert message.splitlines()[0] == "4 errors"
     for part in ("[image.i] kind:", "[target.t] smp:", "[target.t] cpus:", "[target.u] backend:"):

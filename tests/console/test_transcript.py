@@ -177,7 +177,8 @@ def test_a_killed_writer_leaves_a_readable_transcript(tmp_path: Path) -> None:
 def run_child(code: str, argument: Path, *, exit_code: int = 0) -> str:
     unindented = "\n".join(line[8:] for line in code.splitlines())
     done = subprocess.run(
-        [sys.executable, "-c", unindented, str(argument)],
+        # -B: a limit on the size of files would cut a module's bytecode short, for all others too.
+        [sys.executable, "-B", "-c", unindented, str(argument)],
         capture_output=True,
         text=True,
         timeout=60,

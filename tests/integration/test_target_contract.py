@@ -17,16 +17,21 @@ from pytest_hil.errors import (
     ExpectTimeout,
     OutputTooLarge,
     TransferError,
+    Unsupported,
 )
+from pytest_hil.rig.arm64 import EmulatedBoard
+from pytest_hil.rig.rig import Rig
 from pytest_hil.target import Target
 
 pytestmark = pytest.mark.machine
 
 ARCHES = ["x86_64", "aarch64"]
+# The same emulated board, by its serial line, which is slow, and by SSH.
+BOARDS = [pytest.param("rig1", marks=pytest.mark.slow), pytest.param("ssh", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
-def bench_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench_of_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     root = tmp_path_factory.mktemp("contract")
     text = "".join(f'[target.{arch}]\nbackend = "qemu"\narch = "{arch}"\n' for arch in ARCHES)
     (root / "boards.toml").write_text(text)
@@ -34,9 +39,36 @@ def bench_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield made
 
 
-@pytest.fixture(params=ARCHES)
-def target(request: pytest.FixtureRequest, bench_of_all: Bench) -> Iterator[Target]:
-    made = bench_of_all.open(bench_of_all.target(request.param))
+@pytest.fixture(scope="module")
+def bench_of_boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    root = tmp_path_factory.mktemp("board")
+    with pytest.MonkeyPatch.context() as patch, Rig(boards=1, kinds=("arm64",)) as rig:
+        for name, value in rig.environment.items():
+            patch.setenv(name, value)
+        board = rig.boards[0]
+        assert isinstance(board, EmulatedBoard)
+        known = f"[127.0.0.1]:{board.ssh.port} {board.ssh.host_key}\n"
+        (root / "known_hosts").write_text(known)
+        serial = rig.boards_toml.read_text()
+        head = serial.partition("shell = ")[0]
+        ssh = (
+            f'{{driver = "ssh", host = "127.0.0.1", port = {board.ssh.port}, '
+            f'identity = "{board.ssh.key}", known_hosts = "known_hosts"}}'
+        )
+        (root / "boards.toml").write_text(serial + "\n" + _renamed(f"{head}shell = {ssh}\n"))
+        with Bench(Settings(root=root, lab=root / "lab")) as made:
+            yield made
+
+
+def _renamed(table: str) -> str:
+    return table.replace("[target.rig1]", "[target.ssh]")
+
+
+@pytest.fixture(params=[*ARCHES, *BOARDS])
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    which = "bench_of_machines" if request.param in ARCHES else "bench_of_boards"
+    bench: Bench = request.getfixturevalue(which)
+    made = bench.open(bench.describe(request.param))
     yield made
     made.close()
 
@@ -132,6 +164,10 @@ def test_the_console_has_everything_from_the_first_byte(target: Target) -> None:
 
 
 def test_a_snapshot_brings_everything_back(target: Target) -> None:
+    if "snapshot" not in target.features:
+        with pytest.raises(Unsupported, match="snapshot"):
+            target.snapshot("here")
+        return
     target.run("echo before > /tmp/state")
     saved = target.snapshot("here")
     target.run("echo after > /tmp/state; echo more > /tmp/more")

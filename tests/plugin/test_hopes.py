@@ -28,7 +28,7 @@ def attempts(hopes: Hopes, error: HilError, item: pytest.Item) -> int:
             tried.append(ONE)
             raise error
         if not tried:
-            assert "target one is tried any more: as in" in str(said.value)
+            assert "the target one is not tried any more: as in" in str(said.value)
             assert item.nodeid in str(said.value)
             return count
     return 10

@@ -292,7 +292,7 @@ def test_a_test_that_changes_its_path_is_alone_with_that(inner: Any) -> None:
         """
 def test_a(hil, hil_open, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    hil_open()
+    hil_open(smp=2)  # one that was not made ready ahead
 def test_b(hil): pass
 """
     )

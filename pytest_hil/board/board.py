@@ -1,0 +1,168 @@
+"""The Target contract on a physical board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pytest_hil.board.boot.bootloader import Commands
+from pytest_hil.board.station import Station
+from pytest_hil.errors import HilError, Unsupported
+from pytest_hil.target import Command, Completed, Opened, Snapshot
+
+if TYPE_CHECKING:
+    from pytest_hil.console.session import Console
+
+Events = Callable[..., None]
+
+
+class Board(Opened):
+    """One test's use of a board. Closing it leaves the board as it is: ``between`` says what
+    happens to it before the next one.
+
+    ``on_close`` is told how it ended: whether the next test may have it as it is.
+    """
+
+    def __init__(self, station: Station, *, on_close: Callable[[], object] = bool) -> None:
+        self._station = station
+        self._on_close = on_close
+        self._closed = False
+        self.name = station.name
+        self.arch = station.target.arch
+        self.features = station.target.all_features
+        self._power = BoardPower(station)
+
+    # --- for the bench and the plugin ---
+
+    @property
+    def origin_text(self) -> str:
+        return f"board at its {self._station.state or 'unknown state'}"
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def died(self) -> HilError | None:
+        return None
+
+    def record(
+        self,
+        directory: Path,
+        *,
+        events: Events | None = None,
+        qmp: Callable[[dict[str, Any]], None] | None = None,  # noqa: ARG002 - machines have it
+    ) -> None:
+        if events is not None:
+            self._station.events = events
+        self.console.record(directory)
+
+    # --- the contract ---
+
+    @property
+    def console(self) -> Console:
+        return self._station.console
+
+    @property
+    def power(self) -> BoardPower:
+        return self._power
+
+    @property
+    def stage(self) -> str | None:
+        """Where it stands in its boot: a stage's name, "off", None when nobody knows."""
+        return self._station.state
+
+    def boot(self, stage: str | None = None) -> None:
+        """Bring it to a stage, such as "bootloader" or "off"; None: to its shell."""
+        self._station.boot(stage)
+
+    @property
+    def bootloader(self) -> Commands:
+        """The bootloader's prompt: ``run``, and its variables as ``env``."""
+        return self._station.bootloader
+
+    def run(
+        self,
+        command: Command,
+        *,
+        check: bool = True,
+        timeout: float | None = 60.0,
+        input: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        max_output: int = 64 * 2**20,
+    ) -> Completed:
+        return self._station.shell("run a command").run(
+            command,
+            check=check,
+            timeout=timeout,
+            input=input,
+            env={**dict(self._station.target.env), **(env or {})},
+            cwd=cwd,
+            max_output=max_output,
+        )
+
+    def put(
+        self,
+        local: str | PathLike[str],
+        remote: str,
+        *,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        self._station.shell("put a file").put(local, remote, mode=mode, owner=owner)
+
+    def get(self, remote: str, local: str | PathLike[str]) -> None:
+        self._station.shell("get a file").get(remote, local)
+
+    def reset(self) -> None:
+        self._station.reset()
+
+    @property
+    def usb(self) -> NoReturn:
+        raise Unsupported(self.name, "USB that devices can be attached to")
+
+    def snapshot(self, name: str = "") -> Snapshot:  # noqa: ARG002
+        raise Unsupported(self.name, "snapshots: it is a board")
+
+    def restore(self, snapshot: Snapshot) -> None:  # noqa: ARG002
+        raise Unsupported(self.name, "snapshots: it is a board")
+
+    def fork(self) -> NoReturn:
+        raise Unsupported(self.name, "twin: it is a board")
+
+    def forward(self, guest_port: int, protocol: str = "tcp") -> int:
+        raise Unsupported(self.name, f"forward to its port {guest_port}/{protocol}: it is a board")
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.console.record(None)
+        self._station.events = lambda *_args, **_facts: None
+        self._on_close()
+
+
+class BoardPower:
+    """What a :class:`Board` has for its ``power``."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+
+    def on(self) -> None:
+        """Switch it on and wait until it is at its last stage; nothing if it is on."""
+        self._station.ready()
+
+    def off(self) -> None:
+        """Take its power away, with no shutdown."""
+        self._station.off()
+
+    def cycle(self) -> None:
+        """Off, on, ready."""
+        self._station.off()
+        self._station.boot()
+
+    def read(self) -> bool:
+        """Whether it is on."""
+        return self._station.is_on()

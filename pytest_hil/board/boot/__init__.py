@@ -1,0 +1,1 @@
+"""Boot stages, one a file."""

@@ -1,0 +1,177 @@
+"""Commands at a bootloader's prompt: what U-Boot and barebox have in common, and UEFI's shell."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pytest_hil.board.boot.stage import Refused, Way
+from pytest_hil.config import values
+from pytest_hil.config.driver import Secret, key, secret
+from pytest_hil.config.values import BadValue, regex, text, wrong_kind
+from pytest_hil.console.session import Console
+from pytest_hil.errors import CommandFailed, CommandTimeout, ExpectTimeout
+from pytest_hil.shell.base import Completed
+
+
+def environment(value: object) -> tuple[tuple[str, str], ...]:
+    """``{NAME = "value"}``."""
+    if not isinstance(value, dict):
+        raise wrong_kind(value, 'a table NAME = "value"')
+    found = []
+    for name, one in value.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.#-]+", str(name)):
+            raise BadValue(f"{values.shown(name)} is no variable's name", at=f".{name}")
+        found.append((str(name), text(one)))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a bootloader is spoken to."""
+
+    prompt: str
+    autoboot: str
+    stop: str
+    boot: str
+    set: str
+    """A command with {name} and {value}."""
+    get: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootloaderOptions:
+    """Keys of a ``boot`` table with the driver of a bootloader."""
+
+    prompt: str = key(regex, default="", help="its prompt; the driver knows the usual one")
+    autoboot: str = key(regex, default="", help="what it says before it boots by itself")
+    stop: str = key(values.script, default="", help="the keys that stop it, such as a space")
+    password: Secret | None = key(secret, default=None, help="what it may ask for: {env = …}")
+    env: tuple[tuple[str, str], ...] = key(
+        environment, default=(), help="variables that are set before it boots"
+    )
+    boot: str = key(text, default="", help="the command that boots, if not its own: from the net …")
+
+
+class Bootloader:
+    """A stage ``bootloader``; the drivers are its dialects."""
+
+    Options: ClassVar[type] = BootloaderOptions
+    state: ClassVar[str] = "bootloader"
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, options: BootloaderOptions) -> None:
+        self._options = options
+        self._prompt = options.prompt or self.dialect.prompt
+        self._autoboot = options.autoboot or self.dialect.autoboot
+        self._stop = options.stop or self.dialect.stop
+
+    @property
+    def passable(self) -> bool:
+        """It boots by itself, unless there is something to be set before."""
+        return not self._options.env and not self._options.boot
+
+    def enter(self, way: Way) -> None:
+        patterns = [self._prompt, self._autoboot, r"[Pp]assword: ?\Z"]
+        while way.left:
+            match way.expect_or_none(patterns, way.left):
+                case 0:
+                    break
+                case 1:
+                    way.send(self._stop)
+                case 2:
+                    if self._options.password is None:
+                        raise Refused("it asks for a password", mend="add password = {env = …}")
+                    way.sendline(self._options.password.reveal())
+                case _:
+                    raise Refused(
+                        f"neither {self._autoboot!r} nor {self._prompt!r} came within "
+                        f"{way.timeout:g} s"
+                    )
+        else:
+            raise Refused(f"{self._prompt!r} did not come within {way.timeout:g} s")
+        for name, value in self._options.env:
+            self.command(way.console, self.dialect.set.format(name=name, value=value), way.left)
+
+    def leave(self, way: Way) -> None:
+        way.sendline(self._options.boot or self.dialect.boot)
+
+    def here(self, way: Way) -> bool:
+        way.send(b"\x03")
+        return way.expect_or_none([self._prompt], 1.0) is not None
+
+    def command(self, console: Console, line: str, timeout: float) -> Completed:
+        """Run a command at the prompt. Raises CommandFailed, CommandTimeout."""
+        import time
+
+        nonce = secrets.token_hex(4)
+        # In two parts, so that the echo of the command is not its answer.
+        mark = f'echo {nonce[:4]}""{nonce[4:]} $?'
+        began = time.monotonic()
+        start = console.mark()
+        console.send(f"{line}; {mark}\r" if line else f"{mark}\r")
+        try:
+            found = console.expect(rf"{nonce} (\d+)", timeout=timeout)
+            console.expect(self._prompt, timeout=timeout)
+        except ExpectTimeout:
+            console.send(b"\x03")
+            said = console.since(start)
+            raise CommandTimeout(line, timeout=timeout, stdout=said) from None
+        code = int(found.group(1) or 0)
+        said = _between(console.since(start), mark, nonce)
+        if code:
+            raise CommandFailed(line, exit_code=code, stdout=said)
+        return Completed(line, said, "", code, time.monotonic() - began)
+
+
+class Commands:
+    """A bootloader's prompt, for tests: ``hil.bootloader``."""
+
+    def __init__(self, stage: Bootloader, console: Console) -> None:
+        self._stage = stage
+        self._console = console
+        self.env = Environment(self)
+
+    def run(self, command: str, *, timeout: float = 30.0) -> Completed:
+        """Run a command at its prompt. Raises CommandFailed, CommandTimeout."""
+        return self._stage.command(self._console, command, timeout)
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._stage.dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A bootloader's variables: ``hil.bootloader.env["bootargs"] = "quiet"``."""
+
+    _commands: Commands = field(repr=False)
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            said = self._commands.run(self._commands.dialect.get.format(name=name)).stdout
+        except CommandFailed:
+            raise KeyError(name) from None
+        return said.strip().removeprefix(f"{name}=")
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._commands.run(self._commands.dialect.set.format(name=name, value=value))
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            self[name]
+        except KeyError:
+            return False
+        return True
+
+
+def _between(said: str, echo: str, nonce: str) -> str:
+    """What a command said: after its own echo, before its mark."""
+    text = said.replace("\r", "")
+    start = text.find(echo)
+    if start >= 0:
+        text = text[start + len(echo) :].lstrip("\n")
+    end = text.find(nonce)
+    return text[:end] if end >= 0 else text

@@ -1,0 +1,1 @@
+"""Ways to a board's console, one a file."""

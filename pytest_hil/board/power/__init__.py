@@ -1,0 +1,1 @@
+"""Power switches, one driver a file."""

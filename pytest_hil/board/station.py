@@ -1,0 +1,238 @@
+"""A board that is ours for now: its console, its power, and where it stands in its boot.
+
+It lasts over several tests; each of them uses it through a :class:`pytest_hil.board.board.Board`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pytest_hil.board import shells
+from pytest_hil.board.boot.bootloader import Bootloader, Commands
+from pytest_hil.board.boot.path import OFF, Step, path
+from pytest_hil.board.boot.stage import Placed, Refused, StageFailed, Way, open_stages
+from pytest_hil.board.console.open import open_console
+from pytest_hil.board.power.switch import Switch, open_switch
+from pytest_hil.config.board import BoardTarget
+from pytest_hil.errors import (
+    ConfigError,
+    ConsoleClosed,
+    ExpectTimeout,
+    HilError,
+    InfrastructureError,
+    Unsupported,
+    nearest,
+)
+from pytest_hil.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from pytest_hil.console.session import Console
+    from pytest_hil.shell.serial import SerialShell
+    from pytest_hil.shell.ssh import SshShell
+
+Events = Callable[..., None]
+
+_LINES = 12
+# Seconds that a reset line is held.
+_PULSE = 0.2
+
+
+class Station:
+    """Opens the console at once, and nothing else. Any thread may call, one at a time.
+
+    ``state`` is a stage's name, "off", or None when nobody knows. ``events`` gets (kind, **facts).
+    Raises ConfigError and InfrastructureError of all kinds.
+    """
+
+    def __init__(self, target: BoardTarget, *, progress: Progress = silent) -> None:
+        self.target = target
+        self.name = target.name
+        self.events: Events = lambda *_args, **_facts: None
+        self.state: str | None = None
+        self._progress = progress
+        self._stages = open_stages(target.boot)
+        self._shell: SerialShell | SshShell | None = None
+        with contextlib.ExitStack() as opened:
+            self._switch = self._open_switch("power", opened)
+            self._reset = self._open_switch("reset", opened)
+            shells.check(target)
+            self.console: Console = open_console(target.console, name=self.name)
+            opened.callback(self.console.close)
+            self._everything = opened.pop_all()
+
+    def _open_switch(self, what: str, opened: contextlib.ExitStack) -> Switch | None:
+        section = self.target.power if what == "power" else self.target.reset
+        if section is None:
+            return None
+        found = open_switch(section, name=f"{self.name}'s {what}" if what == "reset" else self.name)
+        opened.callback(found.close)
+        return found
+
+    # --- where it stands ---
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """All that :meth:`boot` can be asked for."""
+        return (OFF, *(one.name for one in self._stages))
+
+    @property
+    def last(self) -> str:
+        """The state at the end of its boot. Raises Unsupported when it has no stages."""
+        if not self._stages:
+            raise Unsupported(self.name, "boot stages", mend="add [[target.NAME.boot]] tables")
+        return self._stages[-1].name
+
+    def boot(self, stage: str | None = None) -> None:
+        """Bring it to a stage; None: to the last one. Only what is needed is driven.
+
+        Raises ConfigError for a stage that there is not, StageFailed, PowerError, ChannelLost.
+        """
+        wanted = self.last if stage is None else stage
+        if wanted not in self.states:
+            raise ConfigError(
+                f"the board {self.name}",
+                f"there is no stage {wanted!r}",
+                mend=nearest(wanted, self.states),
+            )
+        for step in path(self._stages, self.state, wanted):
+            self._go(step)
+
+    def ready(self) -> None:
+        """To the last stage, from wherever it is: what it is in already is found out first."""
+        if self.state is None and self._switch is not None and self._switch.read() is False:
+            self.state = OFF
+        if self.state is None and self._stages and self._is_here(self._stages[-1]):
+            self.state = self.last
+        elif self.state == self.last and not self._is_here(self._stages[-1]):
+            self.state = None
+        self.boot()
+
+    def _is_here(self, placed: Placed) -> bool:
+        try:
+            return placed.stage.here(Way(self.console, placed.timeout))
+        except (HilError, OSError):
+            return False
+
+    # --- moves ---
+
+    def _go(self, step: Step) -> None:
+        self._forget_shell()
+        began = time.monotonic()
+        self.state = None
+        if step.move == "off":
+            self.off()
+            return
+        # What it said before is no answer to what comes now.
+        if step.move != "enter":
+            self.console.skip(self.console.mark())
+        if step.move == "on":
+            self._power().on()
+        else:
+            placed = next(one for one in self._stages if one.name == step.stage)
+            self._drive(placed, step)
+            if step.move == "enter":
+                self.state = placed.name
+        facts = {"stage": step.stage} if step.stage else {}
+        self.events("boot", move=step.move, seconds=round(time.monotonic() - began, 3), **facts)
+
+    def _drive(self, placed: Placed, step: Step) -> None:
+        self._progress(
+            f"{self.name}: {'on the way to' if step.move == 'enter' else 'leaving'} {placed.name}"
+        )
+        way = Way(self.console, placed.timeout)
+        mark = self.console.mark()
+        try:
+            (placed.stage.enter if step.move == "enter" else placed.stage.leave)(way)
+        except (Refused, ExpectTimeout, ConsoleClosed) as error:
+            said = self.console.since(mark).rstrip().splitlines()[-_LINES:]
+            why = str(error) if isinstance(error, Refused) else str(error).splitlines()[0]
+            mend = error.mend if isinstance(error, Refused) else ""
+            raise StageFailed(
+                self.name, placed.name, why, console="\n".join(said), mend=mend
+            ) from error
+
+    def _power(self) -> Switch:
+        if self._switch is None:
+            raise Unsupported(
+                self.name, "power switch", mend=f"add [target.{self.name}.power] to boards.toml"
+            )
+        return self._switch
+
+    def off(self) -> None:
+        """Take its power away. Raises PowerError."""
+        self._forget_shell()
+        self.state = None
+        began = time.monotonic()
+        self._power().off()
+        self.state = OFF
+        self.events("boot", move="off", seconds=round(time.monotonic() - began, 3))
+
+    def is_on(self) -> bool:
+        """Whether it has power; as far as is known where the switch cannot say."""
+        state = self._power().read()
+        return self.state != OFF if state is None else state
+
+    def reset(self) -> None:
+        """By its reset line, or by a power cycle; then to the last stage."""
+        self._forget_shell()
+        self.state = None
+        if self._reset is None:
+            self._power().off()
+            self._go(Step("on"))
+        else:
+            self._reset.on()
+            time.sleep(_PULSE)
+            self.console.skip(self.console.mark())
+            self._reset.off()
+        self.events("reset")
+        for step in path(self._stages, OFF, self.last)[1:]:
+            self._go(step)
+
+    # --- what is at the end of it ---
+
+    def shell(self, what: str) -> SerialShell | SshShell:
+        """The shell at the last stage. Raises Unsupported, NotThere when it is switched off."""
+        if not self._stages:
+            raise Unsupported(self.name, f"shell to {what}", mend="add [[target.NAME.boot]] tables")
+        if self.state != self.last:
+            raise InfrastructureError(
+                f"the board {self.name} is {self._where()}: no shell to {what}",
+                mend="hil.boot() brings it to its shell",
+            )
+        if self._shell is None:
+            self._shell = shells.open_shell(self.target, self.console, self._lost)
+        return self._shell
+
+    def _where(self) -> str:
+        if self.state == OFF:
+            return "switched off"
+        return "in an unknown state" if self.state is None else f"at its {self.state}"
+
+    def _lost(self) -> None:
+        self._forget_shell()
+        self.state = None
+
+    def _forget_shell(self) -> None:
+        shell, self._shell = self._shell, None
+        if shell is not None:
+            shell.close()
+
+    @property
+    def bootloader(self) -> Commands:
+        """The bootloader's prompt, where the board is now. Raises Unsupported."""
+        for one in self._stages:
+            if isinstance(one.stage, Bootloader) and one.name == self.state:
+                return Commands(one.stage, self.console)
+        raise Unsupported(
+            self.name,
+            f"bootloader's prompt now: it is {self._where()}",
+            mend='hil.boot("bootloader") brings it there',
+        )
+
+    def close(self) -> None:
+        """Let go of console and power, as they are. May be called twice."""
+        self._forget_shell()
+        self._everything.close()

@@ -1,0 +1,167 @@
+"""``pytest-hil boards check|list|show|drivers``: what boards.toml says of boards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hil.board import drivers
+from pytest_hil.board.boot.stage import StageOptions
+from pytest_hil.board.check import check
+from pytest_hil.board.console.open import LineOptions
+from pytest_hil.board.power.switch import SwitchOptions
+from pytest_hil.config import BoardTarget, Config, load
+from pytest_hil.config.driver import Nothing, Section, keys
+from pytest_hil.errors import ConfigError, HilError, nearest
+
+if TYPE_CHECKING:
+    from pytest_hil.cli.main import Subparsers
+
+SHARED: Mapping[str, type] = {
+    "boot": StageOptions,
+    "console": LineOptions,
+    "power": SwitchOptions,
+}
+
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
+    """Declare the verb."""
+    parser = subparsers.add_parser(
+        "boards",
+        help="check and show what boards.toml says of boards",
+        description="Boards, as boards.toml describes them. Nothing is switched or opened.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    checked = actions.add_parser("check", help="say all that is wrong with boards.toml")
+    listed = actions.add_parser("list", help="list the boards")
+    shown = actions.add_parser("show", help="show one board, all its defaults filled in")
+    shown.add_argument("name", metavar="NAME")
+    named = actions.add_parser("drivers", help="list the drivers and their keys")
+    named.add_argument("kind", choices=sorted(SHARED), nargs="?", help="default: all kinds")
+    for action in (checked, listed, shown):
+        action.add_argument("--boards", metavar="FILE", type=Path, help="default: boards.toml here")
+    for action in (listed, shown, named):
+        action.add_argument("--json", action="store_true", help="JSON instead of text")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit code."""
+    if args.action == "drivers":
+        return _drivers(args)
+    config = load(args.boards, root=Path.cwd())
+    boards = {name: one for name, one in config.targets.items() if isinstance(one, BoardTarget)}
+    if args.action == "check":
+        return _check(config, boards)
+    if args.action == "show":
+        return _show(config, boards, args)
+    return _list(config, boards, args)
+
+
+def _check(config: Config, boards: Mapping[str, BoardTarget]) -> int:
+    wrong = []
+    for one in boards.values():
+        try:
+            check(one)
+        except HilError as error:
+            wrong.append(str(error))
+    for message in wrong:
+        print(message)
+    if not wrong:
+        print(f"{config.source}: {len(boards)} boards, nothing wrong")
+    return 1 if wrong else 0
+
+
+def _list(config: Config, boards: Mapping[str, BoardTarget], args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps([_facts(one) for one in boards.values()], indent=2))
+        return 0
+    for name, one in boards.items():
+        tags = f"  [{', '.join(sorted(one.tags))}]" if one.tags else ""
+        print(f"{name}  {one.arch}  {', '.join(sorted(one.all_features))}{tags}")
+    if not boards:
+        print(f"no boards in {config.source}")
+    return 0
+
+
+def _show(config: Config, boards: Mapping[str, BoardTarget], args: argparse.Namespace) -> int:
+    if args.name not in boards:
+        raise ConfigError(
+            config.source, f"there is no board {args.name!r}", mend=nearest(args.name, boards)
+        )
+    board = boards[args.name]
+    facts = _facts(board)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, item in value.items():
+                print(f"  {name} = {item}")
+        else:
+            print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    return 0
+
+
+def _facts(board: BoardTarget) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": board.name,
+        "arch": board.arch,
+        "features": sorted(board.all_features),
+        "tags": sorted(board.tags),
+        "between": board.between,
+    }
+    parts = {"console": board.console, "power": board.power, "reset": board.reset}
+    for name, section in parts.items():
+        if section is not None:
+            found[name] = _options("power" if name == "reset" else name, section)
+    for number, section in enumerate(board.boot, 1):
+        found[f"boot {number}"] = _options("boot", section)
+    return found
+
+
+def _options(kind: str, section: Section) -> dict[str, str]:
+    """A table's values with its driver's defaults. Raises ConfigError."""
+    driver = drivers.find(kind, section)
+    kinds: tuple[type[Any], type[Any]] = SHARED.get(kind, Nothing), driver.Options
+    shared, own = section.both(*kinds)
+    names = [
+        *((one.name, getattr(own, one.name)) for one in keys(driver.Options)),
+        *((one.name, getattr(shared, one.name)) for one in keys(SHARED.get(kind, Nothing))),
+    ]
+    return {"driver": section.driver, **{name: str(value) for name, value in names}}
+
+
+def _drivers(args: argparse.Namespace) -> int:
+    kinds = [args.kind] if args.kind else sorted(SHARED)
+    found = {kind: {name: _keys(kind, name) for name in drivers.names(kind)} for kind in kinds}
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for kind, names in found.items():
+        print(f"{kind}:")
+        for name, every in names.items():
+            print(f"  {name}")
+            for key in every:
+                default = "required" if key["required"] else f"default: {key['default']}"
+                print(f"    {key['name']:12} {key['help']} ({default})")
+        shared = ", ".join(one.name for one in keys(SHARED[kind]))
+        print(f"  all of them: {shared}")
+    return 0
+
+
+def _keys(kind: str, name: str) -> list[dict[str, Any]]:
+    driver = drivers.find(kind, Section("", "", name))
+    return [
+        {
+            "name": one.name,
+            "help": one.help,
+            "required": one.required,
+            "default": None if one.default is None else str(one.default),
+        }
+        for one in keys(driver.Options)
+    ]

@@ -1,0 +1,159 @@
+"""``[target.NAME]`` with ``backend = "board"``: a physical board, and how it is reached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_hil.config import values
+from pytest_hil.config.driver import Section, section
+from pytest_hil.config.tables import Problems, plain, read_keys
+from pytest_hil.config.values import BadValue, wrong_kind
+from pytest_hil.errors import ConfigError
+
+BETWEEN = ("cycle", "keep", "reset")
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:=-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class BoardTarget:
+    """What boards.toml says of a board.
+
+    ``boot``: its stages in their order. ``between``: what happens between two tests: nothing
+    ("keep"), a reset, or a power cycle. ``env``: for every command. ``tags``: words by which tests
+    and people choose it.
+    """
+
+    name: str
+    arch: str
+    console: Section
+    power: Section | None = None
+    reset: Section | None = None
+    boot: tuple[Section, ...] = ()
+    shell: Section | None = None
+    features: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    env: tuple[tuple[str, str], ...] = ()
+    between: str = "keep"
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All that it can be chosen by: its name, its architecture, its tags and features."""
+        return frozenset({self.name, self.arch, "hardware", *self.tags, *self.all_features})
+
+    @property
+    def all_features(self) -> frozenset[str]:
+        """The features that are written, and those that its parts give it."""
+        found = {self.arch, "console", *self.features, *(one.driver for one in self.boot)}
+        if self.power is not None:
+            found.add("power")
+        if self.boot or self.shell is not None:
+            found.add("shell")
+        return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTarget:
+    """Several boards, of which a test gets one that fits: ``--hil-target="arm64 and usb3"``."""
+
+    name: str
+    boards: tuple[BoardTarget, ...]
+
+    @property
+    def arch(self) -> str:
+        """That of all of them, or "several"."""
+        found = {one.arch for one in self.boards}
+        return found.pop() if len(found) == 1 else "several"
+
+    def fitting(self, features: frozenset[str]) -> tuple[BoardTarget, ...]:
+        """Those that have the features, the ones with the fewest others first: what has much is
+        kept for who needs it."""
+        found = [one for one in self.boards if features <= one.all_features]
+        return tuple(sorted(found, key=lambda one: (len(one.words), one.name)))
+
+    def missing(self, features: frozenset[str]) -> frozenset[str]:
+        """What the board lacks that lacks least."""
+        return min((features - one.all_features for one in self.boards), key=len)
+
+
+def read(
+    name: str,
+    raw: Mapping[str, object],
+    *,
+    source: str,
+    prefix: str,
+    base: Path,
+    problems: Problems,
+) -> BoardTarget | None:
+    """A board's table; None when it is so wrong that nothing can be made of it."""
+
+    def part(key: str) -> Callable[[object, Path], Section]:
+        def check(value: object, where: Path) -> Section:
+            return section(value, source=source, where=f"[target.{name}.{key}]", base=where)
+
+        return check
+
+    def stages(value: object, where: Path) -> tuple[Section, ...]:
+        one = part("boot")
+        if isinstance(value, dict | str):
+            value = [value]
+        return values.array(value, lambda each: one(each, where), "an array of tables")
+
+    checks = {
+        "arch": plain(values.arch),
+        "between": plain(lambda value: values.choice(value, BETWEEN, "word for it")),
+        "boot": stages,
+        "console": part("console"),
+        "env": plain(_env),
+        "features": plain(values.features),
+        "power": part("power"),
+        "reset": part("reset"),
+        "shell": part("shell"),
+        "tags": plain(_tags),
+    }
+    found: dict[str, Any] = read_keys(raw, checks, base=base, prefix=prefix, problems=problems)
+    if "console" not in raw:
+        problems.add(
+            f"{prefix}console",
+            "missing",
+            'write console = {driver = "serial", port = "/dev/serial/by-id/…"}',
+        )
+    if "console" not in found:
+        return None
+    found.setdefault("arch", "aarch64")
+    return BoardTarget(name=name, **found)
+
+
+def refuse_overrides(board: BoardTarget, where: str, overrides: Mapping[str, object]) -> None:
+    """A board has what it has. Raises ConfigError for whatever a marker wants to change."""
+    for key, value in overrides.items():
+        if value is not None:
+            raise ConfigError(
+                where,
+                f"{key} cannot be changed: {board.name} is a board",
+                mend="choose boards by features=[…] or target=[…]",
+            )
+
+
+def _tags(value: object) -> frozenset[str]:
+    def check(one: object) -> str:
+        if not isinstance(one, str):
+            raise wrong_kind(one, "a tag")
+        if not _TAG.fullmatch(one):
+            raise BadValue(f"{values.shown(one)} is no tag", "letters, digits and _ . : = -")
+        return one
+
+    return frozenset(values.array(value, check, "an array of strings"))
+
+
+def _env(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        raise wrong_kind(value, 'a table NAME = "value"')
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+            raise BadValue(f"{values.shown(name)} is no variable's name", at=f".{name}")
+    return tuple((str(name), values.text(one)) for name, one in sorted(value.items()))

@@ -1,0 +1,1 @@
+"""The boards that several runs share: leases, health, and which test goes where."""

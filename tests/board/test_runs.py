@@ -1,0 +1,278 @@
+"""Whole pytest runs on emulated boards: consoles, a power switch's protocol, logins, all real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_hil.lab.lease import DIRECTORY, Lab
+from pytest_hil.rig.rig import Rig
+
+COUNT = """
+import pytest
+
+@pytest.mark.parametrize("number", range({tests}))
+def test_it(hil, number):
+    assert hil.run(f"echo {{number}}").stdout == f"{{number}}\\n"
+"""
+
+
+class Site:
+    """A rig, a directory with tests, and a lab of its own."""
+
+    def __init__(self, rig: Rig, root: Path) -> None:
+        self.rig = rig
+        self.root = root
+        self.lab = Lab(root / "lab")
+        self.environment = {
+            **os.environ,
+            **rig.environment,
+            DIRECTORY: str(self.lab.directory),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def start(self, *words: str, target: str = "rig") -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"),
+                *(f"--hil-boards={self.rig.boards_toml}", f"--hil-target={target}", *words),
+            ],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *words: str, target: str = "rig", timeout: float = 120.0) -> tuple[int, str]:
+        process = self.start(*words, target=target)
+        out, _ = process.communicate(timeout=timeout)
+        return process.returncode, out
+
+    def free(self) -> list[str]:
+        return [one.board for one in self.lab.status(self.names) if one.holder is None]
+
+    @property
+    def names(self) -> list[str]:
+        return [board.name for board in self.rig.boards]
+
+    def violations(self) -> list[object]:
+        """What the boards themselves have seen: two who had one's console at once."""
+        return [one for board in self.rig.boards for one in board.record.violations]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Rig(boards=4) as rig:
+        yield Site(rig, tmp_path)
+
+
+def test_a_board_is_a_target(site: Site) -> None:
+    (site.root / "test_it.py").write_text(
+        COUNT.format(tests=3)
+        + """
+@pytest.mark.hardware
+def test_power(hil):
+    hil.run("touch /tmp/mark")
+    hil.power.cycle()
+    assert hil.power.read()
+    assert not hil.run("test -e /tmp/mark", check=False).ok
+    assert hil.stage == "shell"
+
+@pytest.mark.hil(memory="1G")
+def test_memory(hil):
+    pass
+
+@pytest.mark.hil(features=["laser"])
+def test_laser(hil):
+    pass
+"""
+    )
+    code, out = site.run(target="rig2")
+    assert code == 0, out
+    assert "4 passed, 2 skipped" in out
+    assert "hil: rig2 (board, x86_64), console by tcp, power by tasmota, login" in out
+    assert "the target rig2 is a board: memory cannot be chosen" in out
+    assert "the target rig2 lacks the feature laser" in out
+    logs = list(site.root.glob(".hil/runs/*/*/console.log"))
+    assert len(logs) == 4
+    lines = [(log.parent / "events.jsonl").read_text().splitlines() for log in logs]
+    events = [json.loads(line) for each in lines for line in each]
+    assert [one["move"] for one in events if one["kind"] == "boot"].count("off") == 1
+    assert site.free() == site.names
+    assert site.violations() == []
+
+
+def test_a_pool_under_xdist(site: Site) -> None:
+    (site.root / "test_it.py").write_text(COUNT.format(tests=40))
+    code, out = site.run("-n", "4")
+    assert code == 0, out
+    assert "40 passed" in out
+    used = [one for one in site.lab.history(1000) if one.what == "taken"]
+    assert {one.board for one in used} == set(site.names)
+    assert site.free() == site.names
+    assert site.violations() == []
+
+
+def test_more_workers_than_boards_take_turns(site: Site) -> None:
+    (site.root / "test_it.py").write_text(COUNT.format(tests=30))
+    code, out = site.run("-n", "4", target="rig1 or rig2")
+    assert code == 0, out
+    assert "30 passed" in out
+    assert site.violations() == []
+
+
+def test_somebody_else_has_it(site: Site) -> None:
+    (site.root / "test_it.py").write_text(COUNT.format(tests=1))
+    with site.lab.acquire(["rig1"], purpose="soldering"):
+        code, out = site.run(target="rig1")
+        assert code == 1
+        assert "1 error" in out
+        assert "rig1 is not free" in out
+        assert "(soldering)" in out
+        waiting = site.start("--hil-wait=30", target="rig1")
+        while not site.lab.queue():
+            assert waiting.poll() is None
+            time.sleep(0.01)
+    out, _ = waiting.communicate(timeout=60)
+    assert "1 passed" in out
+
+
+def test_a_run_that_is_killed_blocks_nothing(site: Site) -> None:
+    (site.root / "test_it.py").write_text(
+        "def test_it(hil):\n    hil.run('echo on', timeout=60)\n    hil.run('sleep 60')\n"
+    )
+    first = site.start(target="rig1")
+    while site.lab.status(["rig1"])[0].holder is None:
+        assert first.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)  # in the middle of what it does, wherever that is
+    first.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    with site.lab.acquire(["rig1"], purpose="next", wait=20):
+        assert time.monotonic() - began < 1
+    first.communicate()
+    # The script of the killed run is still at the console: the next run gets its shell back.
+    (site.root / "test_it.py").write_text(COUNT.format(tests=2))
+    code, out = site.run(target="rig1")
+    assert code == 0, out
+    assert site.violations() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("dead", "did not reach shell"),
+        ("stuck-relay", "was told On and says the opposite"),
+    ],
+)
+def test_what_breaks_is_an_error_and_no_failure(site: Site, fault: str, said: str) -> None:
+    (site.root / "test_it.py").write_text("def test_it(hil):\n    hil.power.cycle()\n")
+    text = site.rig.boards_toml.read_text()
+    quick = text.replace('driver = "login", user', 'driver = "login", timeout = 3, user')
+    site.rig.boards_toml.write_text(quick)
+    site.rig.board("rig1").fault(fault)
+    code, out = site.run(target="rig1")
+    assert code == 1
+    assert said in out
+    assert "1 error" in out
+    assert " failed" not in out.splitlines()[-1]
+    assert site.free() == site.names
+
+
+def test_a_board_of_several_that_breaks_is_given_up(site: Site) -> None:
+    (site.root / "test_it.py").write_text(COUNT.format(tests=6))
+    text = site.rig.boards_toml.read_text()
+    quick = text.replace('driver = "login", user', 'driver = "login", timeout = 3, user')
+    site.rig.boards_toml.write_text(quick)
+    site.rig.board("rig1").fault("dead")
+    code, out = site.run("-s")
+    assert code == 0, out
+    assert "6 passed" in out
+    assert "the board rig1 is given up: the board rig1 did not reach shell" in out
+    for board in site.rig.boards:
+        board.fault("dead")
+    code, out = site.run("-x")
+    assert code == 1
+    assert "did not reach shell" in out
+    assert site.free() == site.names
+
+
+def test_the_manuals_examples(site: Site) -> None:
+    examples = Path(__file__).parents[2] / "docs" / "examples" / "howto" / "test_boards.py"
+    (site.root / "test_boards.py").write_text(examples.read_text())
+    code, out = site.run(target="rig1")
+    assert code == 0, out
+    assert "1 passed, 1 skipped" in out
+    assert "the target rig1 lacks the feature u-boot" in out
+
+
+@pytest.mark.machine
+def test_the_manuals_examples_with_a_bootloader(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[2] / "docs" / "examples" / "howto" / "test_boards.py"
+    (tmp_path / "test_boards.py").write_text(examples.read_text())
+    with Rig(boards=1, kinds=("arm64",)) as rig:
+        code, out = Site(rig, tmp_path).run(target="rig1", timeout=300)
+    assert code == 0, out
+    assert "2 passed" in out
+
+
+@pytest.mark.slow
+def test_mixed_requirements_and_death_everywhere(tmp_path: Path) -> None:
+    """Two runs at once on eight boards, workers that die, and a run that is killed."""
+    tests = 200
+    (tmp_path / "test_it.py").write_text(
+        f"""
+import os, pytest
+NEEDS = [[], [], [], ["usb3"], ["can"], ["usb3", "can"], ["laser"]]
+
+@pytest.mark.parametrize("number", [
+    pytest.param(number, marks=pytest.mark.hil(features=NEEDS[number % 7]))
+    for number in range({tests})
+])
+def test_it(hil, number):
+    if number in (33, 66, 150):
+        os.kill(os.getpid(), 9)
+    assert hil.run(f"echo {{number}}").stdout == f"{{number}}\\n"
+"""
+    )
+    with Rig(boards=8) as rig:
+        text = rig.boards_toml.read_text()
+        for number, features in ((1, '"usb3"'), (2, '"can"'), (3, '"usb3", "can"')):
+            head, name, tail = text.partition(f"[target.rig{number}]")
+            text = head + name + tail.replace('["rig"]', f'["rig", {features}]', 1)
+        rig.boards_toml.write_text(text)
+        site = Site(rig, tmp_path)
+        doomed = site.start("-n", "4")
+        runs = [site.start("-n", str(workers), f"--junitxml={workers}.xml") for workers in (4, 8)]
+        time.sleep(5)
+        doomed.send_signal(signal.SIGKILL)
+        doomed.communicate()
+        for run, workers in zip(runs, (4, 8), strict=True):
+            out, _ = run.communicate(timeout=400)
+            cases = ET.parse(tmp_path / f"{workers}.xml").getroot().iter("testcase")
+            outcomes: dict[str, str] = {}
+            for case in cases:
+                kinds = [child.tag for child in case if child.tag != "properties"]
+                assert case.get("name") not in outcomes, "a test ran twice"
+                outcomes[str(case.get("name"))] = kinds[0] if kinds else "passed"
+            assert len(outcomes) == tests, out[-3000:]
+            for number in range(tests):
+                outcome = outcomes[f"test_it[{number}]"]
+                if number % 7 == 6:
+                    assert outcome == "skipped"
+                elif number in (33, 66, 150):
+                    assert outcome == "failure", "its worker died"
+                else:
+                    assert outcome == "passed", (number, outcome)
+        assert site.free() == site.names
+        assert site.violations() == []
