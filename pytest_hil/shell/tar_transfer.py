@@ -90,11 +90,22 @@ r={remote}; t="$r.hil-$$"; trap 'rm -f "$t"' EXIT
 cat > "$t" && chmod {mode} "$t" && chown {owner} "$t" && mv -f "$t" "$r"
 """
 
+# A directory onto one that is there goes in entry by entry, each by rename: what runs or is mapped
+# there stays whole. cp(1) will not do: busybox's stops at a symlink that is there already.
 _PUT_TREE = """
 r={remote}; p=$(dirname "$r"); t="$p/.hil-put-$$"; trap 'rm -rf "$t"' EXIT
 [ -e "$r" ] && [ ! -d "$r" ] && {{ echo "$r is no directory" >&2; exit 1; }}
+publish() (
+    for f in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+        [ -e "$f" ] || [ -L "$f" ] || continue
+        d="$2/${{f##*/}}"
+        if [ -d "$f" ] && [ ! -L "$f" ] && [ -d "$d" ]; then publish "$f" "$d" || exit 1
+        elif [ -d "$d" ] && [ ! -L "$d" ]; then echo "$d is a directory" >&2; exit 1
+        else if [ -L "$d" ]; then rm "$d"; fi && mv -f "$f" "$d" || exit 1; fi
+    done
+)
 mkdir "$t" && tar -xf - -C "$t" || exit 1
-if [ -d "$r" ]; then cp -a "$t/root/." "$r/"; else mv "$t/root" "$r"; fi
+if [ -d "$r" ]; then publish "$t/root" "$r"; else mv "$t/root" "$r"; fi
 """
 
 _GET = """

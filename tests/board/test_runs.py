@@ -271,7 +271,7 @@ def test_it(hil, number):
                 if number % 7 == 6:
                     assert outcome == "skipped"
                 elif number in (33, 66, 150):
-                    assert outcome == "failure", "its worker died"
+                    assert outcome == "error", "its worker died: no fault of the test"
                 else:
                     assert outcome == "passed", (number, outcome)
         assert site.free() == site.names
