@@ -268,7 +268,7 @@ def problems(command: str) -> Iterator[str]:
                 else:
                     yield f"{verb} has no {name}"
     known = {option for parser in parsers for option in parser._option_string_actions}
-    for option in re.findall(r"(?<=\s)--[a-z-]+", " " + " ".join(words)):
+    for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", " " + " ".join(words)):
         if option not in known:
             yield f"{verb} has no {option}"
 

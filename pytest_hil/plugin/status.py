@@ -91,6 +91,8 @@ class Terminal:
         self.listener: Listener | None = None
         # What was said, once however many workers say it; in order.
         self.notes: dict[str, None] = {}
+        # Where pytest's writer stood when a plain line was last written past it.
+        self._broken = 0
         live = os.isatty(fd) and os.environ.get("TERM") != "dumb"
         self.display = Display(self._write, self, live=live)
 
@@ -144,10 +146,12 @@ class Terminal:
                 writer.line()
                 writer.flush()
             return "", "\n"
-        # Pytest's writer may be captured now. It begins a line by itself where it has none.
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        reporter.currentfspath = None
-        return "\n", ""
+        # Pytest's writer may be captured now, and does not know of what is written past it: where it
+        # stands as it stood after our last line, nothing has come since.
+        column = self.column()
+        before = "\n" if column and column != self._broken else ""
+        self._broken = column
+        return before, "\n"
 
 
 _STATUS = pytest.StashKey[Status]()

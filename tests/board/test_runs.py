@@ -218,12 +218,13 @@ def test_the_manuals_examples(site: Site) -> None:
 
 @pytest.mark.machine
 def test_the_manuals_examples_with_a_bootloader(tmp_path: Path) -> None:
-    examples = Path(__file__).parents[2] / "docs" / "examples" / "howto" / "test_boards.py"
-    (tmp_path / "test_boards.py").write_text(examples.read_text())
+    examples = Path(__file__).parents[2] / "docs" / "examples"
+    for name in ("howto/test_boards.py", "tutorial/test_board.py"):
+        (tmp_path / Path(name).name).write_text((examples / name).read_text())
     with Rig(boards=1, kinds=("arm64",)) as rig:
         code, out = Site(rig, tmp_path).run(target="rig1", timeout=300)
     assert code == 0, out
-    assert "2 passed" in out
+    assert "5 passed" in out
 
 
 @pytest.mark.slow
