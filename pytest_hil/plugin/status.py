@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -146,7 +146,7 @@ class Terminal:
                 writer.line()
                 writer.flush()
             return "", "\n"
-        # Pytest's writer may be captured now, and does not know of what is written past it: where it
+        # Pytest's writer may be captured now, and does not know what is written past it: where it
         # stands as it stood after our last line, nothing has come since.
         column = self.column()
         before = "\n" if column and column != self._broken else ""
