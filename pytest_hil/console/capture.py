@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pytest_hil.console.backlog import Backlog, TimedBacklog
+from pytest_hil.console.interruption import Interruption
 from pytest_hil.console.stream import TextStream, split_utf8
 
 # The longest text that tail() gives, in bytes: lines may have no end.
@@ -50,6 +51,8 @@ class Capture:
         self._text = Backlog(keep)
         self._stream = TextStream()
         self.changed = threading.Condition()  # reentrant
+        self.interruption = Interruption()
+        self.interruption.on_change(self._wake)
         self._followers: list[Follower] = []
         self._error: Exception | None = None
         self._final = False
@@ -96,6 +99,10 @@ class Capture:
         with self.changed:
             self._final = True
             self._over_at = self._over_at or time.monotonic()
+            self.changed.notify_all()
+
+    def _wake(self) -> None:
+        with self.changed:
             self.changed.notify_all()
 
     def _lagging(self) -> bool:
@@ -216,12 +223,13 @@ class Follower:
         """The next text; waits for it until ``deadline`` (of time.monotonic; None: for ever).
 
         What was there before the deadline is given even after it. Raises TimeoutError, EOFError
-        when the stream has ended, or the error that its owner gave as the reason.
+        when the stream has ended, the error that its owner gave as the reason, or an interruption.
         """
         capture, changed = self._capture, self._capture.changed
         with changed:
             self._pause(deadline)
             while True:
+                capture.interruption.check()
                 now = time.monotonic()
                 late = deadline is not None and now >= deadline
                 over = capture.grace_ends is not None and now >= capture.grace_ends

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_hil.console.capture import Capture, Mark
+from pytest_hil.console.interruption import Interruption
 from pytest_hil.console.transcript import Transcript
 from pytest_hil.console.transport import Transport
 from pytest_hil.errors import ChannelLost
@@ -226,6 +227,11 @@ class Console:
     def fail(self, error: Exception) -> None:
         """The owner says why the target is gone: whoever waits, now or later, gets that error."""
         self._capture.fail(error)
+
+    @property
+    def interruption(self) -> Interruption:
+        """Ends what waits for this target once, without ending the target."""
+        return self._capture.interruption
 
     def close(self) -> None:
         """End the thread, the transcript and the transport. May be called twice.

@@ -119,7 +119,10 @@ class Machine:
             self._exit.append(self.console.close)
             self.monitor = Monitor(monitor, name=name)
             self._exit.append(self.monitor.close)
-            self.shell = None if agent is None else AgentShell(agent, name=name)
+            interruption = self.console.interruption
+            self.shell = (
+                None if agent is None else AgentShell(agent, name=name, interruption=interruption)
+            )
             if self.shell is not None:
                 self._exit.append(self.shell.close)
             fds = [fd for fd in (console_fd, monitor_fd, agent_fd) if fd is not None]

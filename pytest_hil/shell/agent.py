@@ -12,6 +12,7 @@ from functools import partial
 
 from pytest_hil.agent import protocol
 from pytest_hil.agent.protocol import Done, Failed
+from pytest_hil.console.interruption import Interruption
 from pytest_hil.errors import (
     HilError,
     InfrastructureError,
@@ -39,12 +40,20 @@ class AgentShell:
 
     ``sock`` is a connected stream socket whose other end is the agent's port; the guest may still
     be booting. ``on_lost`` is called once, in the reader's thread, when the channel ends by itself;
-    if it returns an error, waiting calls raise that one.
+    if it returns an error, waiting calls raise that one. ``interruption`` ends them once, and
+    leaves the channel as it is.
     """
 
-    def __init__(self, sock: socket.socket, *, name: str, on_lost: OnLost | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        name: str,
+        on_lost: OnLost | None = None,
+        interruption: Interruption | None = None,
+    ) -> None:
         self.name = name
-        self._channel = Channel(sock, name=name, on_lost=on_lost)
+        self._channel = Channel(sock, name=name, on_lost=on_lost, interruption=interruption)
 
     # --- the channel ---
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pytest_hil.agent import protocol
 from pytest_hil.agent.protocol import Data, Done, Entry, Event, Exit, Failed, HelloOk, Ready
 from pytest_hil.agent.session import Session
+from pytest_hil.console.interruption import Interruption
 from pytest_hil.errors import (
     ChannelLost,
     HilError,
@@ -37,7 +38,8 @@ class Operation:
         self._channel = channel
         self.number = number
         self.what = what
-        self.events: queue.SimpleQueue[Event | HilError] = queue.SimpleQueue()
+        # None: something may have come that is not of the agent; see Interruption.
+        self.events: queue.SimpleQueue[Event | HilError | None] = queue.SimpleQueue()
         self.sent = False
         self.ended = False
         # Each is written by one thread only: the reader's and the caller's.
@@ -54,11 +56,16 @@ class Operation:
         self.send(protocol.credit(self.number, size), deadline)
 
     def next(self, deadline: float | None) -> Event:
-        """What the agent says next about it. Raises Late, or why the channel is lost."""
-        try:
-            event = self.events.get(timeout=remaining(deadline))
-        except queue.Empty:
-            raise Late from None
+        """What the agent says next about it. Raises Late, why the channel is lost, or an
+        interruption.
+        """
+        event = None
+        while event is None:
+            self._channel.check_interruption()
+            try:
+                event = self.events.get(timeout=remaining(deadline))
+            except queue.Empty:
+                raise Late from None
         if isinstance(event, HilError):
             raise event
         return event
@@ -80,9 +87,17 @@ class Operation:
 class Channel:
     """Owns the socket. Safe to use from several threads."""
 
-    def __init__(self, sock: socket.socket, *, name: str, on_lost: OnLost | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        name: str,
+        on_lost: OnLost | None = None,
+        interruption: Interruption | None = None,
+    ) -> None:
         self.name = name
         self.on_lost = on_lost
+        self._interruption = interruption
         self.lost = threading.Event()
         self._sock = sock
         self._sock.setblocking(True)
@@ -97,6 +112,8 @@ class Channel:
         self._closing = False
         self._writer = Writer(sock)
         self._hello_lock = threading.Lock()
+        if interruption is not None:
+            interruption.on_change(self._wake)
         self._reader = threading.Thread(target=self._read, name=f"hil-agent-{name}", daemon=True)
         self._reader.start()
 
@@ -104,6 +121,16 @@ class Channel:
     def reason(self) -> HilError | None:
         """Why it cannot be used at present; None: it can."""
         return self._unusable
+
+    def check_interruption(self) -> None:
+        """Raise what has happened on the target, if anything has."""
+        if self._interruption is not None:
+            self._interruption.check()
+
+    def _wake(self) -> None:
+        with self._lock:
+            for operation in self._operations.values():
+                operation.events.put(None)
 
     # --- the handshake ---
 
