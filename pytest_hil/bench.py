@@ -22,6 +22,8 @@ from pytest_hil.progress import Progress, silent
 if TYPE_CHECKING:
     from pytest_hil.board.board import Board
     from pytest_hil.cache import Cache
+    from pytest_hil.lab.health_book import HealthBook
+    from pytest_hil.lab.labgrid import LabgridLab
     from pytest_hil.lab.lease import Lab
     from pytest_hil.qemu.accel import Accel, Choice
     from pytest_hil.qemu.factory import Factory
@@ -84,6 +86,7 @@ class Bench:
         self._factories: dict[QemuTarget, Factory] = {}
         self._opened: list[Guest] = []
         self._stations: Stations | None = None
+        self._labgrid: LabgridLab | None = None
         self._closed = False
 
     # --- what there is ---
@@ -120,11 +123,39 @@ class Bench:
             return self._room
 
     @property
-    def lab(self) -> Lab:
-        """The boards' leases."""
-        from pytest_hil.lab.lease import Lab
+    def lab(self) -> Lab | LabgridLab:
+        """The boards' leases: of this host, or as ``[lab]`` says of a labgrid coordinator."""
+        from pytest_hil.lab.lease import Lab, directory_of
 
-        return Lab(self.settings.lab)
+        directory = directory_of(self.settings.lab, self.config.lab.directory)
+        if not self.config.lab.labgrid:
+            return Lab(directory)
+        with self._lock:
+            if self._labgrid is None:
+                from pytest_hil.lab.labgrid import LabgridLab
+
+                self._labgrid = LabgridLab(
+                    self.config.lab.labgrid,
+                    places={
+                        one.name: one.place or one.name
+                        for one in self.config.targets.values()
+                        if isinstance(one, BoardTarget)
+                    },
+                    directory=directory,
+                    say=self.say,
+                )
+            return self._labgrid
+
+    @property
+    def health(self) -> HealthBook:
+        """What is known of the boards that are ill."""
+        from pytest_hil.lab.health import Policy
+        from pytest_hil.lab.health_book import HealthBook
+        from pytest_hil.lab.lease import directory_of
+
+        own = self.config.lab
+        policy = Policy(after=own.quarantine_after)
+        return HealthBook(directory_of(self.settings.lab, own.directory), policy=policy)
 
     def describe(
         self, name: str, *, where: str = "@pytest.mark.hil", **overrides: Any
@@ -234,17 +265,23 @@ class Bench:
     @overload
     def open(self, target: BoardTarget) -> Board: ...
     @overload
-    def open(self, target: AnyTarget, *, features: frozenset[str] = ...) -> Opened: ...
+    def open(
+        self, target: AnyTarget, *, features: frozenset[str] = ..., board: str = ...
+    ) -> Opened: ...
 
-    def open(self, target: AnyTarget, *, features: frozenset[str] = frozenset()) -> Opened:
+    def open(
+        self, target: AnyTarget, *, features: frozenset[str] = frozenset(), board: str = ""
+    ) -> Opened:
         """A target, ready to be used: a factory-fresh machine, or a board at its shell.
 
-        Who opened it closes it. Raises ConfigError, and InfrastructureError of all kinds.
+        ``board``: the one of several that is asked for first. Who opened it closes it. Raises
+        ConfigError, and InfrastructureError of all kinds.
         """
         if isinstance(target, BoardTarget):
             return self.stations.open((target,))
         if isinstance(target, PoolTarget):
-            return self.stations.open(target.fitting(features))
+            fitting = target.fitting(features)
+            return self.stations.open(sorted(fitting, key=lambda one: one.name != board))
         return self.open_machine(target)
 
     @property
@@ -256,12 +293,20 @@ class Bench:
 
                 self._stations = Stations(
                     self.lab,
+                    health=self.health,
                     wait=self.settings.board_wait,
                     purpose=self.settings.purpose,
                     progress=self._progress,
                     say=self.say,
                 )
             return self._stations
+
+    def give_way(self) -> None:
+        """Give back the boards that no test uses now and others wait for."""
+        with self._lock:
+            stations = self._stations
+        if stations is not None:
+            stations.give_way()
 
     def open_machine(self, target: QemuTarget) -> Guest:
         """:meth:`open` for machines."""
@@ -316,7 +361,10 @@ class Bench:
             opened, self._opened = self._opened, []
             factories, self._factories = list(self._factories.values()), {}
             stations, self._stations = self._stations, None
+            labgrid, self._labgrid = self._labgrid, None
         with contextlib.ExitStack() as everything:
+            if labgrid is not None:
+                everything.callback(labgrid.close)
             if stations is not None:
                 everything.callback(stations.close)
             for factory in factories:

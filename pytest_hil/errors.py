@@ -5,7 +5,8 @@
     HilError
     ├── ConfigError                  boards.toml, an option or a marker is wrong: nothing began
     ├── InfrastructureError          our side broke: reported as *error*, never as *failed*
-    │   ├── ToolMissing              a program that must be installed is not
+    │   ├── HostLacks                this host lacks something, or this user may not
+    │   │   └── ToolMissing          a program that must be installed is not
     │   ├── ProcessFailed            a program that we started ended with an error
     │   ├── ImageError               a guest image could not be made, fetched or read
     │   │   └── ChecksumMismatch     what was fetched is not what was asked for
@@ -17,9 +18,12 @@
     │   ├── TemplateError            a template or snapshot cannot be used
     │   ├── ChannelLost              the way to the target is gone
     │   ├── ProtocolError            the other side spoke nonsense
+    │   ├── CoverageError            coverage data that cannot be counted
+    │   │   └── ForeignCoverage      … because it is of another build
     │   └── OutcomeUnknown           a command was sent and its reply was lost
     └── TargetError                  the target did not do what the test wanted
         ├── Crashed                  its kernel or firmware crashed
+        ├── NoCrash                  … did not, where a test wants that
         ├── NotThere                 it is switched off or closed, or a snapshot of it is gone
         ├── CommandFailed            non-zero exit code or a signal
         ├── CommandTimeout           the command ran too long and was killed
@@ -86,10 +90,16 @@ class ConfigError(HilError):
 
 
 class InfrastructureError(HilError):
-    """Our side broke, not the code under test."""
+    """Our side broke, not the code under test. ``board``: the one that broke, where it is known."""
+
+    board = ""
 
 
-class ToolMissing(InfrastructureError):
+class HostLacks(InfrastructureError):
+    """A library is not installed here, or this user may not use something."""
+
+
+class ToolMissing(HostLacks):
     """A program is not on PATH. ``package`` is its Debian package."""
 
     def __init__(self, tool: str, *, package: str = "", mend: str = "") -> None:
@@ -200,6 +210,14 @@ class ProtocolError(InfrastructureError):
     """The other side of a channel sent something that its protocol does not allow."""
 
 
+class CoverageError(InfrastructureError):
+    """Coverage data that cannot be counted: truncated, of another compiler, of no known source."""
+
+
+class ForeignCoverage(CoverageError):
+    """Counters of another build than the one here: to count them as its own would be wrong."""
+
+
 class OutcomeUnknown(InfrastructureError):
     """A command was sent and its reply was lost: it may have run or not.
 
@@ -212,7 +230,23 @@ class TargetError(HilError):
 
 
 class Crashed(TargetError):
-    """The target's kernel or firmware crashed while a test used it."""
+    """The target's kernel or firmware crashed while a test used it.
+
+    ``crash`` is the report (:class:`pytest_hil.crash.Crash`), where there is one already.
+    """
+
+    def __init__(self, message: str, *, mend: str = "", crash: object = None) -> None:
+        super().__init__(message, mend=mend)
+        self.crash = crash
+
+
+class NoCrash(TargetError):
+    """A crash that a test wants did not come within ``timeout`` seconds."""
+
+    def __init__(self, wanted: str, *, timeout: float) -> None:
+        super().__init__(f"no crash with a title like {wanted!r} came within {timeout:g} s")
+        self.wanted = wanted
+        self.timeout = timeout
 
 
 class NotThere(TargetError):

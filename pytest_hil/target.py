@@ -8,18 +8,22 @@ run against each. What a target does not have raises :class:`Unsupported`, and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_hil.errors import Unsupported
+from pytest_hil.errors import CommandFailed, CommandTimeout, OutputTooLarge, Unsupported
+from pytest_hil.crash_watch import CrashWatch, Expected
+from pytest_hil.kernel import Kernel
 from pytest_hil.shell.base import Completed
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
-    from pytest_hil.errors import HilError
+    from pytest_hil.crash import Rules
+    from pytest_hil.errors import HilError, InfrastructureError
     from pytest_hil.usbip.faults import UsbFault
     from pytest_hil.usbip.urb import Exportable
 
@@ -29,6 +33,7 @@ __all__ = [
     "Attached",
     "Command",
     "Completed",
+    "Follower",
     "Opened",
     "Power",
     "Snapshot",
@@ -192,6 +197,32 @@ class Target(ABC):
     def usb(self) -> UsbPort:
         """Where USB devices are plugged in. Raises Unsupported."""
 
+    @property
+    def kernel(self) -> Kernel:
+        """Its kernel: version, configuration, taint."""
+        if self._kernel is None:
+            self._kernel = Kernel(self.name, self._printed, config=self._kernel_config())
+        return self._kernel
+
+    # What is known of it, until it may be another one.
+    _kernel: Kernel | None = None
+
+    def _printed(self, command: str) -> str:
+        return self.run(command, check=False).stdout
+
+    def _kernel_config(self) -> str | None:
+        """The text of its kernel's .config, where it is known without asking it."""
+        return None
+
+    @abstractmethod
+    def crashes(self, match: str = "", *, timeout: float = 10.0) -> Expected:
+        """For a test that wants a crash: ``with hil.crashes("KASAN: .* in foo_read") as expected:``
+
+        A crash within, whose title the regular expression ``match`` is found in, is no failure, nor
+        is the error of the call that it ended; it is in ``expected.crashes``. When there was none
+        ``timeout`` seconds after the block's end, NoCrash is raised.
+        """
+
     @abstractmethod
     def run(
         self,
@@ -275,8 +306,70 @@ class Target(ABC):
         """End it and free everything it holds. May be called twice."""
 
 
+class Follower(Protocol):
+    """Who goes along with a target to fetch what its programs leave. None of this raises.
+
+    What it runs on the target itself does not come back to it.
+    """
+
+    def starting(self) -> Mapping[str, str]:
+        """A command is about to run: what it gets beside its own ``env``, which comes first."""
+
+    def ran(self) -> None:
+        """A command has ended, and the target answers."""
+
+    def leaving(self, how: str) -> None:
+        """What it has in memory is about to go: "reset", "power", "restore", "close"."""
+
+    def entered(self) -> None:
+        """It is up again: its console may be another one, its memory is."""
+
+
 class Opened(Target):
     """A target as the one who opened it sees it."""
+
+    follower: Follower | None = None
+    _crash_watch: CrashWatch | None = None
+
+    @property
+    def crash_watch(self) -> CrashWatch:
+        """What finds its crashes; from its first use on."""
+        return self._crash_watch or self.watch_crashes(None)
+
+    def watch_crashes(self, rules: Rules | None) -> CrashWatch:
+        """:attr:`crash_watch`, which finds these if it is new (None: all that is known)."""
+        if self._crash_watch is None:
+            self._crash_watch = CrashWatch(rules)
+            self._crash_watch.follow(self.console)
+        return self._crash_watch
+
+    def crashes(self, match: str = "", *, timeout: float = 10.0) -> Expected:
+        return self.crash_watch.expect(match, timeout=timeout)
+
+    @contextmanager
+    def _followed(self, env: Mapping[str, str] | None) -> Iterator[Mapping[str, str] | None]:
+        """Around a command: what it gets as its environment."""
+        follower = self.follower
+        if follower is None:
+            yield env
+            return
+        try:
+            yield {**follower.starting(), **(env or {})}
+        except (CommandFailed, CommandTimeout, OutputTooLarge):
+            follower.ran()
+            raise
+        follower.ran()
+
+    def _leaving(self, how: str) -> None:
+        self._kernel = None
+        if self.follower is not None:
+            self.follower.leaving(how)
+
+    def _entered(self) -> None:
+        if self._crash_watch is not None:
+            self._crash_watch.follow(self.console)
+        if self.follower is not None:
+            self.follower.entered()
 
     @property
     @abstractmethod
@@ -291,6 +384,9 @@ class Opened(Target):
     @abstractmethod
     def died(self) -> HilError | None:
         """What ended it, if it has ended by itself."""
+
+    def broke(self, error: InfrastructureError) -> None:
+        """A test that used it, and nothing else, ended with this error of our side."""
 
     @abstractmethod
     def record(

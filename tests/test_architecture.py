@@ -23,8 +23,8 @@ PACKAGE = "pytest_hil"
 LAYERS = (
     ("errors",),
     ("config", "process", "agent", "cache", "progress"),
-    ("console", "shell", "usbip"),
-    ("target",),
+    ("console", "crash", "shell", "usbip", "kernel"),
+    ("target", "crash_watch"),
     ("qemu", "artifacts", "board", "lab", "coverage", "deploy"),
     ("bench", "rig", "stations"),
     ("plugin", "cli"),
@@ -38,6 +38,7 @@ SIDEWAYS = {
     ("agent", "progress"): "a build says what it does",
     ("process", "progress"): "a long run says what it does",
     ("bench", "stations"): "the bench opens boards by it",
+    ("target", "crash_watch"): "a target has its crashes found",
     ("shell", "console"): "a serial shell is spoken over a console",
 }
 
@@ -48,7 +49,9 @@ HEAVY = frozenset(
     {
         "asyncio",
         "filelock",
+        "google",
         "gpiod",
+        "grpc",
         "pexpect",
         "pysnmp",
         "qemu",

@@ -71,7 +71,7 @@ class Disk:
             self.trouble(error)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, never a part.
 
     Raises OSError that names ``path``; then the old one stays.
@@ -87,6 +87,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
-def dump(content: dict[str, Any], *, indent: int | None = None) -> bytes:
+def dump(content: object, *, indent: int | None = None) -> bytes:
     """JSON in ASCII; what JSON has no word for (a path, an exception) is written as its text."""
     return json.dumps(content, default=str, indent=indent).encode()

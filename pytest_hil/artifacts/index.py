@@ -48,7 +48,7 @@ class RunRecord:
 
     def tests(self) -> list[TestRecord]:
         """Its tests, in the order in which they began."""
-        records = [_test(path) for path in _directories(self.path)]
+        records = [_test(path) for path in _directories(self.path) if path.name != "coverage"]
         return sorted(records, key=lambda record: (record.start, record.path.name))
 
     @property
@@ -163,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -38,5 +38,5 @@ def directory_name(nodeid: str, target: str) -> str:
     name = _UNSAFE.sub("_", wanted).lstrip(".-") or "test"
     if name == wanted and len(name) <= LONGEST:
         return name
-    mark = "~" + hashlib.sha256(f"{nodeid}@{target}".encode()).hexdigest()[:8]
+    mark = "~" + hashlib.sha256(f"{nodeid}@{target}".encode(errors="surrogatepass")).hexdigest()[:8]
     return name[: LONGEST - len(mark)] + mark

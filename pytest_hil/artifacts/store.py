@@ -7,6 +7,7 @@
     ├── latest -> runs/…
     └── runs/2026-11-20T22-45-01-abc/
         ├── run.json            when, what was asked for, whose it is, how it ended
+        ├── results.jsonl       how each test ended, also those that used no target
         └── tests-test_usb.py--test_plug@qemu/
             ├── meta.json       which test on which target; "running" until it has ended
             ├── console.log, console.jsonl       (see pytest_hil.console.transcript)
@@ -25,8 +26,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,13 +59,18 @@ class Run:
         *,
         argv: Sequence[str] = (),
         targets: Sequence[str] = (),
+        facts: Mapping[str, Any] = {},
         on_trouble: OnTrouble = quiet,
     ) -> Run:
-        """Make the directory of a new run under ``root`` (``.hil``), owned by this process."""
+        """Make the directory of a new run under ``root`` (``.hil``), owned by this process.
+
+        ``facts``: what else is to be in its run.json.
+        """
         now = datetime.now(UTC)
         root = root.absolute()  # a test may change the working directory
         run = cls(root / "runs" / run_id(now), on_trouble=on_trouble)
-        facts = run._facts = {
+        made = run._facts = {
+            **facts,
             "start": _iso(now),
             "argv": list(argv),
             "targets": list(targets),
@@ -74,7 +80,7 @@ class Run:
         }
         try:
             _prepare_root(root)
-            run.path = _publish(root / "runs", facts)
+            run.path = _publish(root / "runs", made)
             run.id = run.path.name
             _point_latest(root, run.id)
         except OSError as error:
@@ -122,9 +128,18 @@ class Run:
             else:
                 (root / "latest").unlink(missing_ok=True)
 
-    def test(self, nodeid: str, target: str, *, worker: str = "") -> TestDir:
-        """A directory for a test on a target; nothing is made before something is written."""
-        return TestDir(self, nodeid, target, worker=worker, disk=self._disk)
+    def test(
+        self, nodeid: str, target: str, *, worker: str = "", began: float | None = None
+    ) -> TestDir:
+        """A directory for a test on a target; nothing is made before something is written.
+
+        ``began``: when the test did, by :func:`time.monotonic`; None: now.
+        """
+        return TestDir(self, nodeid, target, worker=worker, disk=self._disk, began=began)
+
+    def result(self, **facts: Any) -> None:
+        """A test has ended: a line of results.jsonl; only for the process that made the run."""
+        self._disk.append_line(self.path / "results.jsonl", facts)
 
 
 class TestDir:
@@ -136,21 +151,31 @@ class TestDir:
 
     __test__ = False
 
-    def __init__(self, run: Run, nodeid: str, target: str, *, worker: str, disk: Disk) -> None:
+    def __init__(
+        self,
+        run: Run,
+        nodeid: str,
+        target: str,
+        *,
+        worker: str,
+        disk: Disk,
+        began: float | None = None,
+    ) -> None:
         self.nodeid = nodeid
         self.target = target
         self._run = run
         self._disk = disk
         self._path: Path | None = None
         self._lock = threading.RLock()
-        self._started = time.monotonic()
+        now = time.monotonic()
+        self._started = now if began is None else began
         self._meta: dict[str, Any] = {
             "nodeid": nodeid,
             "target": target,
             "worker": worker,
             "status": RUNNING,
             "outcome": None,
-            "start": _iso(datetime.now(UTC)),
+            "start": _iso(datetime.now(UTC) - timedelta(seconds=now - self._started)),
             "duration": None,
             **owner(),
         }

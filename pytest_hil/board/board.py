@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_hil.board.boot.bootloader import Commands
 from pytest_hil.board.station import Station
-from pytest_hil.errors import HilError, Unsupported
+from pytest_hil.crash_watch import CrashWatch
+from pytest_hil.errors import HilError, InfrastructureError, Unsupported
 from pytest_hil.target import Command, Completed, Opened, Snapshot
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
+    from pytest_hil.crash import Rules
 
 Events = Callable[..., None]
 
@@ -22,17 +24,24 @@ class Board(Opened):
     """One test's use of a board. Closing it leaves the board as it is: ``between`` says what
     happens to it before the next one.
 
-    ``on_close`` is told how it ended: whether the next test may have it as it is.
+    ``on_error`` is told of what broke at it while a test used it.
     """
 
-    def __init__(self, station: Station, *, on_close: Callable[[], object] = bool) -> None:
+    def __init__(
+        self,
+        station: Station,
+        *,
+        on_error: Callable[[InfrastructureError], object] = bool,
+        on_close: Callable[[], object] = bool,
+    ) -> None:
         self._station = station
+        self._on_error = on_error
         self._on_close = on_close
         self._closed = False
         self.name = station.name
         self.arch = station.target.arch
         self.features = station.target.all_features
-        self._power = BoardPower(station)
+        self._power = BoardPower(station, self._leaving)
 
     # --- for the bench and the plugin ---
 
@@ -46,6 +55,9 @@ class Board(Opened):
 
     def died(self) -> HilError | None:
         return None
+
+    def broke(self, error: InfrastructureError) -> None:
+        self._on_error(error)
 
     def record(
         self,
@@ -68,6 +80,12 @@ class Board(Opened):
     def power(self) -> BoardPower:
         return self._power
 
+    def watch_crashes(self, rules: Rules | None) -> CrashWatch:
+        # One for all tests that have the board: between two of them somebody watches too.
+        self._crash_watch = self._station.crash_watch
+        self._station.crash_watch = super().watch_crashes(rules)
+        return self._station.crash_watch
+
     @property
     def stage(self) -> str | None:
         """Where it stands in its boot: a stage's name, "off", None when nobody knows."""
@@ -75,7 +93,9 @@ class Board(Opened):
 
     def boot(self, stage: str | None = None) -> None:
         """Bring it to a stage, such as "bootloader" or "off"; None: to its shell."""
-        self._station.boot(stage)
+        self._leaving("reset")
+        with self._station.blamed():
+            self._station.boot(stage)
 
     @property
     def bootloader(self) -> Commands:
@@ -93,15 +113,16 @@ class Board(Opened):
         cwd: str | None = None,
         max_output: int = 64 * 2**20,
     ) -> Completed:
-        return self._station.shell("run a command").run(
-            command,
-            check=check,
-            timeout=timeout,
-            input=input,
-            env={**dict(self._station.target.env), **(env or {})},
-            cwd=cwd,
-            max_output=max_output,
-        )
+        with self._followed(env) as env, self._station.blamed():
+            return self._station.shell("run a command").run(
+                command,
+                check=check,
+                timeout=timeout,
+                input=input,
+                env={**dict(self._station.target.env), **(env or {})},
+                cwd=cwd,
+                max_output=max_output,
+            )
 
     def put(
         self,
@@ -111,13 +132,17 @@ class Board(Opened):
         mode: int | None = None,
         owner: tuple[int, int] | None = None,
     ) -> None:
-        self._station.shell("put a file").put(local, remote, mode=mode, owner=owner)
+        with self._station.blamed():
+            self._station.shell("put a file").put(local, remote, mode=mode, owner=owner)
 
     def get(self, remote: str, local: str | PathLike[str]) -> None:
-        self._station.shell("get a file").get(remote, local)
+        with self._station.blamed():
+            self._station.shell("get a file").get(remote, local)
 
     def reset(self) -> None:
-        self._station.reset()
+        self._leaving("reset")
+        with self._station.blamed():
+            self._station.reset()
 
     @property
     def usb(self) -> NoReturn:
@@ -138,6 +163,7 @@ class Board(Opened):
     def close(self) -> None:
         if self._closed:
             return
+        self._leaving("close")
         self._closed = True
         self.console.record(None)
         self._station.events = lambda *_args, **_facts: None
@@ -147,22 +173,29 @@ class Board(Opened):
 class BoardPower:
     """What a :class:`Board` has for its ``power``."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, leaving: Callable[[str], object]) -> None:
         self._station = station
+        self._leaving = leaving
 
     def on(self) -> None:
         """Switch it on and wait until it is at its last stage; nothing if it is on."""
-        self._station.ready()
+        with self._station.blamed():
+            self._station.ready()
 
     def off(self) -> None:
         """Take its power away, with no shutdown."""
-        self._station.off()
+        self._leaving("power")
+        with self._station.blamed():
+            self._station.off()
 
     def cycle(self) -> None:
         """Off, on, ready."""
-        self._station.off()
-        self._station.boot()
+        self._leaving("power")
+        with self._station.blamed():
+            self._station.off()
+            self._station.boot()
 
     def read(self) -> bool:
         """Whether it is on."""
-        return self._station.is_on()
+        with self._station.blamed():
+            return self._station.is_on()

@@ -21,6 +21,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "gpio": "pytest_hil.board.power.gpio:GpioPower",
         "hid-relay": "pytest_hil.board.power.hid_relay:HidRelay",
         "http": "pytest_hil.board.power.http:HttpPower",
+        "labgrid": "pytest_hil.board.power.labgrid:LabgridPower",
         "lcus": "pytest_hil.board.power.lcus:LcusRelay",
         "lines": "pytest_hil.board.power.lines:LinesPower",
         "manual": "pytest_hil.board.power.manual:ManualPower",
@@ -33,6 +34,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
     },
     "console": {
         "command": "pytest_hil.board.console.command:CommandConsole",
+        "labgrid": "pytest_hil.board.console.labgrid:LabgridConsole",
         "serial": "pytest_hil.board.console.serial:SerialConsole",
         "tcp": "pytest_hil.board.console.tcp:TcpConsole",
         "unix": "pytest_hil.board.console.unix:UnixConsole",

@@ -6,30 +6,36 @@ It lasts over several tests; each of them uses it through a :class:`pytest_hil.b
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_hil.board import shells
 from pytest_hil.board.boot.bootloader import Bootloader, Commands
 from pytest_hil.board.boot.path import OFF, Step, path
 from pytest_hil.board.boot.stage import Placed, Refused, StageFailed, Way, open_stages
-from pytest_hil.board.console.open import open_console
+from pytest_hil.board.console.open import console_on, open_line
 from pytest_hil.board.power.switch import Switch, open_switch
 from pytest_hil.config.board import BoardTarget
 from pytest_hil.errors import (
+    ChannelLost,
     ConfigError,
     ConsoleClosed,
     ExpectTimeout,
     HilError,
     InfrastructureError,
+    NotThere,
+    OutcomeUnknown,
     Unsupported,
     nearest,
+    visible,
 )
 from pytest_hil.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
+    from pytest_hil.crash_watch import CrashWatch
     from pytest_hil.shell.serial import SerialShell
     from pytest_hil.shell.ssh import SshShell
 
@@ -43,6 +49,9 @@ _PULSE = 0.2
 class Station:
     """Opens the console at once, and nothing else. Any thread may call, one at a time.
 
+    A console that is not there is waited for once the board has power, if that can be switched: its
+    adapter may be powered by the board.
+
     ``state`` is a stage's name, "off", or None when nobody knows. ``events`` gets (kind, **facts).
     Raises ConfigError and InfrastructureError of all kinds.
     """
@@ -52,6 +61,7 @@ class Station:
         self.name = target.name
         self.events: Events = lambda *_args, **_facts: None
         self.state: str | None = None
+        self.crash_watch: CrashWatch | None = None
         self._progress = progress
         self._stages = open_stages(target.boot)
         self._shell: SerialShell | SshShell | None = None
@@ -59,7 +69,9 @@ class Station:
             self._switch = self._open_switch("power", opened)
             self._reset = self._open_switch("reset", opened)
             shells.check(target)
-            self.console: Console = open_console(target.console, name=self.name)
+            late = self._switch is not None
+            self._line = open_line(target.console, name=self.name, late=late)
+            self.console: Console = console_on(self._line, name=self.name)
             opened.callback(self.console.close)
             self._everything = opened.pop_all()
 
@@ -104,11 +116,28 @@ class Station:
         """To the last stage, from wherever it is: what it is in already is found out first."""
         if self.state is None and self._switch is not None and self._switch.read() is False:
             self.state = OFF
-        if self.state is None and self._stages and self._is_here(self._stages[-1]):
+        # A console that is not there may need the board's power.
+        can_ask = self._line.there or self._switch is None
+        if self.state is None and self._stages and can_ask and self._is_here(self._stages[-1]):
             self.state = self.last
         elif self.state == self.last and not self._is_here(self._stages[-1]):
             self.state = None
         self.boot()
+
+    def restart(self) -> None:
+        """To the last stage by a power cycle, so that it is known that all of it works.
+
+        Without a power switch by whatever :meth:`ready` does.
+        """
+        if self._switch is None:
+            self.state = None
+            self.ready()
+            return
+        self.off()
+        if self._stages:
+            self.boot()
+        else:
+            self._go(Step("on"))
 
     def _is_here(self, placed: Placed) -> bool:
         try:
@@ -130,6 +159,7 @@ class Station:
             self.console.skip(self.console.mark())
         if step.move == "on":
             self._power().on()
+            self._line.powered()
         else:
             placed = next(one for one in self._stages if one.name == step.stage)
             self._drive(placed, step)
@@ -150,6 +180,8 @@ class Station:
             said = self.console.since(mark).rstrip().splitlines()[-_LINES:]
             why = str(error) if isinstance(error, Refused) else str(error).splitlines()[0]
             mend = error.mend if isinstance(error, Refused) else ""
+            if not mend and not "".join(said).strip():
+                mend = "has it power, is this its console, and is the line's speed right?"
             raise StageFailed(
                 self.name, placed.name, why, console="\n".join(said), mend=mend
             ) from error
@@ -167,6 +199,7 @@ class Station:
         self.state = None
         began = time.monotonic()
         self._power().off()
+        self._line.unpowered()
         self.state = OFF
         self.events("boot", move="off", seconds=round(time.monotonic() - began, 3))
 
@@ -181,6 +214,7 @@ class Station:
         self.state = None
         if self._reset is None:
             self._power().off()
+            self._line.unpowered()
             self._go(Step("on"))
         else:
             self._reset.on()
@@ -194,11 +228,13 @@ class Station:
     # --- what is at the end of it ---
 
     def shell(self, what: str) -> SerialShell | SshShell:
-        """The shell at the last stage. Raises Unsupported, NotThere when it is switched off."""
+        """The shell at the last stage. Raises Unsupported, and NotThere when it is elsewhere."""
         if not self._stages:
             raise Unsupported(self.name, f"shell to {what}", mend="add [[target.NAME.boot]] tables")
         if self.state != self.last:
-            raise InfrastructureError(
+            # The test has switched it off, or stopped its boot: that is no fault of the board's.
+            kind = InfrastructureError if self.state is None else NotThere
+            raise kind(
                 f"the board {self.name} is {self._where()}: no shell to {what}",
                 mend="hil.boot() brings it to its shell",
             )
@@ -210,6 +246,42 @@ class Station:
         if self.state == OFF:
             return "switched off"
         return "in an unknown state" if self.state is None else f"at its {self.state}"
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """What breaks of our side in here is this board's, and says so."""
+        try:
+            with self._with_reason():
+                yield
+        except InfrastructureError as error:
+            error.board = self.name
+            raise
+
+    @contextlib.contextmanager
+    def _with_reason(self) -> Iterator[None]:
+        """What a console that broke, and a board that restarted, make of a command says so."""
+        mark = self.console.mark()
+        try:
+            yield
+        except OutcomeUnknown as error:
+            if self._restarted(self.console.since(mark)):
+                last = "\n".join(f"    {x}" for x in self.console.tail(8).splitlines())
+                raise OutcomeUnknown(
+                    f"the board {self.name} restarted while a command ran; the console's last "
+                    f"lines:\n{visible(last)}",
+                    mend="a crash, a watchdog, or its power: console.log has all of it",
+                ) from error
+            raise
+        except ChannelLost as error:
+            if self._line.failure and self._line.failure not in error.message:
+                raise ChannelLost(
+                    f"the console of {self.name} broke: {self._line.failure}"
+                ) from error
+            raise
+
+    def _restarted(self, said: str) -> bool:
+        signs = [sign for one in self._stages for sign in getattr(one.stage, "signs", ())]
+        return any(re.search(sign.replace(r"\Z", ""), said) for sign in signs)
 
     def _lost(self) -> None:
         self._forget_shell()

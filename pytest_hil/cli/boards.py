@@ -1,4 +1,4 @@
-"""``pytest-hil boards check|list|show|drivers``: what boards.toml says of boards."""
+"""``pytest-hil boards check|list|show|drivers|schema``: what boards.toml says of boards."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hil.board import drivers
-from pytest_hil.board.boot.stage import StageOptions
 from pytest_hil.board.check import check
-from pytest_hil.board.console.open import LineOptions
-from pytest_hil.board.power.switch import SwitchOptions
+from pytest_hil.board.schema import SHARED, boards_schema
 from pytest_hil.config import BoardTarget, Config, load
 from pytest_hil.config.driver import Nothing, Section, keys
 from pytest_hil.errors import ConfigError, HilError, nearest
 
 if TYPE_CHECKING:
     from pytest_hil.cli.main import Subparsers
-
-SHARED: Mapping[str, type] = {
-    "boot": StageOptions,
-    "console": LineOptions,
-    "power": SwitchOptions,
-}
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -41,6 +33,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     shown.add_argument("name", metavar="NAME")
     named = actions.add_parser("drivers", help="list the drivers and their keys")
     named.add_argument("kind", choices=sorted(SHARED), nargs="?", help="default: all kinds")
+    actions.add_parser(
+        "schema", help="print boards.toml's JSON schema, for editors: all drivers, and their keys"
+    )
     for action in (checked, listed, shown):
         action.add_argument("--boards", metavar="FILE", type=Path, help="default: boards.toml here")
     for action in (listed, shown, named):
@@ -52,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit code."""
     if args.action == "drivers":
         return _drivers(args)
+    if args.action == "schema":
+        print(json.dumps(boards_schema(), indent=2, ensure_ascii=False))
+        return 0
     config = load(args.boards, root=Path.cwd())
     boards = {name: one for name, one in config.targets.items() if isinstance(one, BoardTarget)}
     if args.action == "check":

@@ -1,4 +1,4 @@
-"""``pytest-hil lab status|reserve|release|queue|history``: the boards that several runs share."""
+"""``pytest-hil lab status|health|reserve|release|queue|history``: the boards that runs share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_hil.cli import lab_health
+from pytest_hil.cli.table import print_table
 from pytest_hil.lab.lease import BoardState, Event, Holder, Lab, Waiting
 from pytest_hil.lab.registry import duration
 
@@ -25,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Declare the verb."""
     parser = subparsers.add_parser(
         "lab",
-        help="show, reserve and release the boards that runs share",
+        help="show, check and reserve the boards that runs share",
         description="The boards that the runs of this host share: who has them, who waits.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -45,7 +47,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     history.add_argument(
         "-n", "--limit", metavar="N", type=_count, default=50, help="so many (default: 50)"
     )
-    for action in (status, release, queue, history):
+    health = lab_health.add_parser(actions)
+    for action in (status, release, queue, history, health):
         _add_shared(action)
     return parser
 
@@ -81,6 +84,8 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit code."""
+    if args.action == "health":
+        return lab_health.run(args.directory, args)
     actions: Mapping[str, Callable[[Lab, argparse.Namespace], None]] = {
         "status": _status,
         "reserve": _reserve,
@@ -97,7 +102,7 @@ def _status(lab: Lab, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([_facts(one) for one in boards], indent=2))
     elif boards:
-        _print_table(("board", "state", "since", "who", "run", "for", "waiting"), map(_row, boards))
+        print_table(("board", "state", "since", "who", "run", "for", "waiting"), map(_row, boards))
         for one in boards:
             if one.reservation is not None:
                 print(f"\n{one.board} is {one.reservation}")
@@ -135,7 +140,7 @@ def _queue(lab: Lab, args: argparse.Namespace) -> None:
     elif waiting:
         header = ("next", "wants one of", "priority", "since", "who", "run", "for")
         rows = [_waiting_row(place, one) for place, one in enumerate(waiting, 1)]
-        _print_table(header, rows)
+        print_table(header, rows)
     else:
         print("nobody waits")
 
@@ -145,7 +150,7 @@ def _history(lab: Lab, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([asdict(one) for one in events], indent=2))
     elif events:
-        _print_table(("at", "board", "what", "held", "user", "run", "for"), map(_event_row, events))
+        print_table(("at", "board", "what", "held", "user", "run", "for"), map(_event_row, events))
     else:
         print("nothing happened yet")
 
@@ -232,11 +237,3 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return int(text)
-
-
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = [tuple(header), *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())

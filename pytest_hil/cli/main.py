@@ -46,10 +46,12 @@ VERBS: Mapping[str, Verb] = {
     "console": Verb("pytest_hil.cli.console", "connect this terminal to a machine's console"),
     "open": Verb("pytest_hil.cli.open", "open the machine of a failed test as it failed"),
     "boards": Verb("pytest_hil.cli.boards", "check and show what boards.toml says of boards"),
-    "lab": Verb("pytest_hil.cli.lab", "show, reserve and release the boards that runs share"),
+    "lab": Verb("pytest_hil.cli.lab", "show, check and reserve the boards that runs share"),
     "rig": Verb("pytest_hil.cli.rig", "run emulated boards that stand in for physical ones"),
     "usbip": Verb("pytest_hil.cli.usbip", "check, list and run USB/IP servers"),
     "artifacts": Verb("pytest_hil.cli.artifacts", "list, show and remove what runs have kept"),
+    "report": Verb("pytest_hil.cli.report", "make a page of a run, or JSON"),
+    "diff": Verb("pytest_hil.cli.diff", "say what changed from one run to another"),
     "clean": Verb("pytest_hil.cli.clean", "remove what dead runs left, and old templates"),
 }
 

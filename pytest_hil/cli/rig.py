@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_hil.rig.rig import Rig
 
 _SERIALS = ("tcp", "pty", "unix", "rfc2217")
+_POWERS = ("tasmota", "snmp", "hub")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -26,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "rig",
         help="run emulated boards that stand in for physical ones",
-        description="Boards without hardware: a serial line each, and a network power switch. "
+        description="Boards without hardware: a serial line each, and a power switch. "
         "What pytest-hil does with them it does as with real ones.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -46,6 +47,13 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     )
     up.add_argument(
         "--serial", choices=_SERIALS, default="tcp", help="their serial lines (default: tcp)"
+    )
+    up.add_argument(
+        "--power",
+        choices=_POWERS,
+        default="tasmota",
+        help="their power switches: a network switch with Tasmota's protocol, a PDU that speaks "
+        "SNMP (package pysnmp), or USB hubs over USB/IP (package pyusb) (default: tasmota)",
     )
     up.add_argument(
         "--directory",
@@ -71,7 +79,14 @@ def _up(args: argparse.Namespace) -> int:
         )
     kinds = ["arm64"] * args.arm64 + ["light"] * (args.boards - args.arm64)
     with Status() as status:
-        rig = Rig(args.boards, kinds, serial=args.serial, directory=args.directory, progress=status)
+        rig = Rig(
+            args.boards,
+            kinds,
+            serial=args.serial,
+            power=args.power,
+            directory=args.directory,
+            progress=status,
+        )
     with rig:
         _say(rig)
         _wait()

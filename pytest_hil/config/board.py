@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hil.config import values
+from pytest_hil.config.described import array_of, described
 from pytest_hil.config.driver import Section, section
-from pytest_hil.config.tables import Problems, plain, read_keys
+from pytest_hil.config.tables import Check, Problems, plain, read_keys
 from pytest_hil.config.values import BadValue, wrong_kind
 from pytest_hil.errors import ConfigError
 
@@ -25,7 +26,7 @@ class BoardTarget:
 
     ``boot``: its stages in their order. ``between``: what happens between two tests: nothing
     ("keep"), a reset, or a power cycle. ``env``: for every command. ``tags``: words by which tests
-    and people choose it.
+    and people choose it. ``place``: what a labgrid coordinator calls it ("": by its name).
     """
 
     name: str
@@ -39,6 +40,7 @@ class BoardTarget:
     tags: frozenset[str] = frozenset()
     env: tuple[tuple[str, str], ...] = ()
     between: str = "keep"
+    place: str = ""
 
     @property
     def words(self) -> frozenset[str]:
@@ -104,16 +106,9 @@ def read(
         return values.array(value, lambda each: one(each, where), "an array of tables")
 
     checks = {
-        "arch": plain(values.arch),
-        "between": plain(lambda value: values.choice(value, BETWEEN, "word for it")),
+        **KEYS,
         "boot": stages,
-        "console": part("console"),
-        "env": plain(_env),
-        "features": plain(values.features),
-        "power": part("power"),
-        "reset": part("reset"),
-        "shell": part("shell"),
-        "tags": plain(_tags),
+        **{key: part(key) for key in ("console", "power", "reset", "shell")},
     }
     found: dict[str, Any] = read_keys(raw, checks, base=base, prefix=prefix, problems=problems)
     if "console" not in raw:
@@ -139,6 +134,7 @@ def refuse_overrides(board: BoardTarget, where: str, overrides: Mapping[str, obj
             )
 
 
+@array_of(type="string", pattern=f"^(?:{_TAG.pattern})$")
 def _tags(value: object) -> frozenset[str]:
     def check(one: object) -> str:
         if not isinstance(one, str):
@@ -150,6 +146,11 @@ def _tags(value: object) -> frozenset[str]:
     return frozenset(values.array(value, check, "an array of strings"))
 
 
+@described(
+    type="object",
+    propertyNames={"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+    additionalProperties={"type": "string"},
+)
 def _env(value: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, dict):
         raise wrong_kind(value, 'a table NAME = "value"')
@@ -157,3 +158,19 @@ def _env(value: object) -> tuple[tuple[str, str], ...]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
             raise BadValue(f"{values.shown(name)} is no variable's name", at=f".{name}")
     return tuple((str(name), values.text(one)) for name, one in sorted(value.items()))
+
+
+@described(enum=list(BETWEEN))
+def _between(value: object) -> str:
+    return values.choice(value, BETWEEN, "word for it")
+
+
+KEYS: Mapping[str, Check] = {
+    "arch": plain(values.arch),
+    "between": plain(_between),
+    "env": plain(_env),
+    "features": plain(values.features),
+    "place": plain(values.text),
+    "tags": plain(_tags),
+}
+"""What is no table of a driver's."""

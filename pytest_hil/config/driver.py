@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_hil.config import values
+from pytest_hil.config.described import described
 from pytest_hil.config.tables import Check, Problems, plain, quoted, read_keys
 from pytest_hil.config.values import BadValue, shown, wrong_kind
 from pytest_hil.errors import ConfigError
@@ -72,6 +73,11 @@ def keys(kind: type) -> tuple[Key, ...]:
     )
 
 
+def checks_of(kind: type) -> dict[str, Check]:
+    """What checks a driver's keys, by their names."""
+    return {one.name: one.metadata[_CHECK] for one in dataclasses.fields(kind)}
+
+
 @dataclass(frozen=True, slots=True)
 class Nothing:
     """No options at all."""
@@ -97,11 +103,7 @@ class Section:
 
     def both(self, shared: type[S], own: type[T]) -> tuple[S, T]:
         """What every driver of its kind may have, and the driver's own. Raises ConfigError."""
-        checks = {
-            one.name: one.metadata[_CHECK]
-            for kind in (shared, own)
-            for one in dataclasses.fields(kind)  # type: ignore[arg-type]
-        }
+        checks = {**checks_of(shared), **checks_of(own)}
         problems = Problems(self.source)
         prefix = f"{self.where} "
         found = read_keys(self.written, checks, base=self.base, prefix=prefix, problems=problems)
@@ -161,6 +163,16 @@ class Secret:
         return _from_keyring(self.name)
 
 
+@described(
+    type="object",
+    properties={
+        "env": {"type": "string", "description": "an environment variable's name"},
+        "keyring": {"type": "string", "pattern": "^[^/]*/[^/]*$", "description": "service/user"},
+    },
+    minProperties=1,
+    maxProperties=1,
+    additionalProperties=False,
+)
 def secret(value: object) -> Secret:
     """``{env = "NAME"}`` or ``{keyring = "service/user"}``."""
     wanted = 'write {env = "NAME"} or {keyring = "service/user"}: passwords do not belong in a file'
@@ -196,6 +208,7 @@ def _from_keyring(name: str) -> str:
 # --- checks that drivers share ---
 
 
+@described(type="number", minimum=0, maximum=86400)
 def seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong_kind(value, "a number of seconds")
@@ -207,6 +220,7 @@ def seconds(value: object) -> float:
 def count(low: int, high: int) -> Callable[[object], int]:
     """A check for whole numbers in a range."""
 
+    @described(type="integer", minimum=low, maximum=high)
     def check(value: object) -> int:
         if type(value) is not int:
             raise wrong_kind(value, f"a whole number from {low} to {high}")
@@ -219,7 +233,12 @@ def count(low: int, high: int) -> Callable[[object], int]:
 
 def one_of(*words: str) -> Callable[[object], str]:
     """A check for one of a few words."""
-    return lambda value: values.choice(value, words, "word that is allowed here")
+
+    @described(enum=list(words))
+    def check(value: object) -> str:
+        return values.choice(value, words, "word that is allowed here")
+
+    return check
 
 
 def address(value: object) -> tuple[str, int]:

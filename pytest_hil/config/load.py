@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_hil.config import board, tables, values
+from pytest_hil.config import board, lab, tables, values
 from pytest_hil.config.board import BoardTarget
 from pytest_hil.config.model import (
     BUILTIN_IMAGE,
@@ -29,7 +29,7 @@ FILE_NAME = "boards.toml"
 
 AnyTarget = QemuTarget | BoardTarget
 
-_TABLES = ("group", "image", "target")
+_TABLES = ("group", "image", "lab", "target")
 
 _MAX_FILE = 4 * 2**20
 
@@ -106,13 +106,14 @@ class _Reader:
             self._named(document, "target"), self._named(document, "group")
         )
         images = _images({name: self._image(name, raw) for name, raw in raw_images.items()})
+        shared = lab.read(document.get("lab", {}), base=self._base, problems=self._problems)
         before = len(self._problems)
         read = {name: self._target(name, raw, images) for name, raw in raw_targets.items()}
         targets = _targets({name: one for name, one in read.items() if one is not None})
         if len(self._problems) == before:
             self._check_targets(raw_targets, targets, images)
         self._problems.raise_if_any()
-        return Config(path=self._path, targets=targets, images=images)
+        return Config(path=self._path, targets=targets, images=images, lab=shared)
 
     def _named(self, document: Mapping[str, object], kind: str) -> dict[str, dict[str, object]]:
         """The ``[kind.NAME]`` tables whose names and types are right."""

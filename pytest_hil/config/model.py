@@ -117,6 +117,18 @@ class QemuTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class LabConfig:
+    """``[lab]``: ``labgrid`` is the "host:port" of a coordinator whose places the boards are; "":
+    they are shared on this host, by the lab in ``directory`` (None: the user's).
+    ``quarantine_after``: so many errors in a row put a board in quarantine.
+    """
+
+    labgrid: str = ""
+    directory: Path | None = None
+    quarantine_after: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of boards.toml. ``path`` None: there is none, the built-in ``qemu`` target alone.
 
@@ -127,6 +139,7 @@ class Config:
     path: Path | None
     targets: dict[str, QemuTarget | BoardTarget] = field(default_factory=dict)
     images: dict[str, ImageSpec] = field(default_factory=dict)
+    lab: LabConfig = LabConfig()
 
     @property
     def source(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_hil.config import values
+from pytest_hil.config.described import described, description
 from pytest_hil.config.model import Download, GuestFile
 from pytest_hil.config.values import BadValue, shown, wrong_kind
 from pytest_hil.errors import ConfigError, nearest
@@ -73,9 +74,32 @@ def quoted(key: str) -> str:
 
 def plain(check: Callable[[object], Any]) -> Check:
     """A check that needs no directory."""
-    return lambda value, _base: check(value)
+
+    def of_value(value: object, _base: Path) -> Any:
+        return check(value)
+
+    said = description(check)
+    return of_value if said is None else described(**said)(of_value)
 
 
+@described(
+    anyOf=[
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "source": {"type": "string"},
+                    "path": {"type": "string", "pattern": "^/"},
+                    "mode": {"type": "string", "pattern": "^[0-7]{3,4}$"},
+                },
+                "required": ["source", "path"],
+                "additionalProperties": False,
+            },
+        },
+    ]
+)
 def guest_files(value: object, base: Path) -> tuple[GuestFile, ...]:
     """``[{source=…, path=…, mode="0755"}]``, or ``{"/path/in/guest" = "local/file"}``."""
     if isinstance(value, dict):
@@ -93,6 +117,16 @@ def guest_files(value: object, base: Path) -> tuple[GuestFile, ...]:
     return found
 
 
+@described(
+    type="object",
+    properties={
+        "url": {"type": "string"},
+        "sha256": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"},
+        "sha512": {"type": "string", "pattern": "^[0-9a-fA-F]{128}$"},
+    },
+    required=["url", "sha256"],
+    additionalProperties=False,
+)
 def download(value: object, _base: Path) -> Download:
     """``{url=…, sha256=…, sha512=…}``; the sha256 is required."""
     found = _subtable(

@@ -15,6 +15,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
+from pytest_hil.config.described import array_of, described
 from pytest_hil.config.model import Forward, MiB
 from pytest_hil.errors import nearest
 
@@ -43,7 +44,7 @@ _MIN_SIZE, _MAX_SIZE = 2**10, 2**42
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"([0-9]{1,9}) ?([KMGT])(?:i?B)?", re.IGNORECASE | re.ASCII)
 _FORWARD = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _FEATURE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -57,6 +58,10 @@ class BadValue(Exception):
         self.message = message
         self.mend = mend
         self.at = at
+
+
+class WrongKind(BadValue):
+    """A value of a kind that is never right there."""
 
 
 def shown(value: object) -> str:
@@ -88,9 +93,9 @@ def kind_of(value: object) -> str:
     return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
 
 
-def wrong_kind(value: object, wanted: str) -> BadValue:
+def wrong_kind(value: object, wanted: str) -> WrongKind:
     """``found "yes" (a string), wanted true or false``."""
-    return BadValue(f"found {shown(value)} ({kind_of(value)}), wanted {wanted}")
+    return WrongKind(f"found {shown(value)} ({kind_of(value)}), wanted {wanted}")
 
 
 def boolean(value: object) -> bool:
@@ -117,6 +122,7 @@ def script(value: object) -> str:
     return value
 
 
+@described(type="string", format="regex")
 def regex(value: object) -> str:
     pattern = text(value)
     try:
@@ -138,6 +144,7 @@ def choice(value: object, allowed: Iterable[str], what: str) -> str:
     return value
 
 
+@described(enum=list(ARCHES))
 def arch(value: object) -> str:
     if isinstance(value, str) and value.lower() in _ARCH_ALIASES:
         right = _ARCH_ALIASES[value.lower()]
@@ -155,11 +162,18 @@ def host_arch() -> str:
     return name if name in ARCHES else "x86_64"
 
 
+@described(enum=list(NETWORKS))
 def network(value: object) -> Literal["isolated", "open", "none"]:
     word = choice(value, NETWORKS, "kind of network")
     return cast("Literal['isolated', 'open', 'none']", word)
 
 
+@described(
+    anyOf=[
+        {"type": "string", "pattern": "^[0-9]{1,9} ?[KMGTkmgt]([iI]?[bB])?$"},
+        {"type": "integer", "minimum": 1},
+    ]
+)
 def size(value: object) -> int:
     """Bytes: from ``"512M"``, ``"2GiB"``, or an integer of MiB."""
     wanted = 'write a size such as "512M" or "2G", or a whole number of MiB'
@@ -174,6 +188,7 @@ def size(value: object) -> int:
     return count
 
 
+@described(type="integer", minimum=1, maximum=_MAX_CPUS)
 def cpus(value: object) -> int:
     if type(value) is not int:
         raise wrong_kind(value, f"a whole number of CPUs from 1 to {_MAX_CPUS}")
@@ -184,7 +199,7 @@ def cpus(value: object) -> int:
 
 def name(value: str) -> str:
     """A target's or image's name: it becomes part of paths, options and test ids."""
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise BadValue(
             f"{shown(value)} cannot be a name",
             "allowed: letters, digits, - _ . (not first - or .), at most 64 of them",
@@ -208,26 +223,37 @@ def array(value: object, check: Callable[[object], T], wanted: str) -> tuple[T, 
     return tuple(items)
 
 
+@array_of(type="string")
 def texts(value: object) -> tuple[str, ...]:
     return array(value, text, "an array of strings")
 
 
+@array_of(type="string")
 def scripts(value: object) -> tuple[str, ...]:
     return array(value, script, "an array of strings with shell lines")
 
 
+@array_of(type="string", pattern=f"^(?:{_FEATURE.pattern})$")
 def features(value: object) -> frozenset[str]:
     return frozenset(array(value, _word(_FEATURE, "feature's name"), "an array of strings"))
 
 
+@array_of(type="string", pattern=f"^(?:{_PACKAGE.pattern})$")
 def packages(value: object) -> tuple[str, ...]:
     return array(value, _word(_PACKAGE, "Debian package's name"), "an array of package names")
 
 
+@array_of(type="string", pattern=f"^(?:{_MODULE.pattern})$")
 def modules(value: object) -> tuple[str, ...]:
     return array(value, _word(_MODULE, "kernel module's name"), "an array of module names")
 
 
+@array_of(
+    anyOf=[
+        {"type": "integer", "minimum": 1, "maximum": 65535},
+        {"type": "string", "pattern": f"^(?:{_FORWARD.pattern})$"},
+    ]
+)
 def forwards(value: object) -> tuple[Forward, ...]:
     """Guest ports: ``22``, ``"22"``, ``"8080/udp"``; each once."""
     found = array(value, _forward, 'an array of ports, such as [22, "8080/udp"]')
@@ -237,6 +263,7 @@ def forwards(value: object) -> tuple[Forward, ...]:
     return found
 
 
+@described(type="string", minLength=1)
 def path(value: object, base: Path) -> Path:
     """An absolute path; a relative one is meant from ``base``. It need not exist (yet)."""
     if isinstance(value, PathLike):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MiB = 2**20
 _READ_SIZE = 256 * 1024
 _LAST_WORDS = 1.0
+# Seconds without a word that are called a silence.
+SILENCE = 0.3
 # How the other end's death looks: a pty's master says EIO, a socket may say the others.
 _ENDED = frozenset({errno.EIO, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 
@@ -57,6 +59,8 @@ class Console:
         self._transcript_error: OSError | None = None
         self._recorded = 0
         self._subscribers: tuple[Callable[[bytes], object], ...] = ()
+        self._listeners: tuple[Callable[[], bool], ...] = ()
+        self._silence_matters = False
         # Taken in this order: writing, waking, feeding, the capture's own. Feeding is reentrant
         # because a subscriber may call us.
         self._writing = threading.Lock()
@@ -130,6 +134,11 @@ class Console:
         """This moment, for :meth:`since` and :meth:`skip`."""
         return self._capture.mark()
 
+    @property
+    def inherited(self) -> int:
+        """How many bytes of the stream were said before: by its template, or before a power cut."""
+        return self._capture.live.raw
+
     def skip(self, mark: Mark) -> None:
         """Let the next :meth:`expect` begin at a mark, if it would begin before it."""
         self._capture.skip(mark)
@@ -167,6 +176,21 @@ class Console:
                 self._subscribers = tuple(s for s in self._subscribers if s is not callback)
 
         return unsubscribe
+
+    def on_silence(self, callback: Callable[[], bool]) -> Callable[[], None]:
+        """Call ``callback`` in the reading thread when something was said and then nothing more for
+        :data:`SILENCE` seconds; again after as long if it returns true.
+
+        Returns the function that ends it.
+        """
+        with self._feeding:
+            self._listeners = (*self._listeners, callback)
+
+        def end() -> None:
+            with self._feeding:
+                self._listeners = tuple(one for one in self._listeners if one is not callback)
+
+        return end
 
     def raw_after(self, offset: int) -> tuple[int, bytes]:
         """The bytes from an offset of the stream on, and the offset at which they really begin."""
@@ -276,7 +300,9 @@ class Console:
                 except BlockingIOError:
                     if self._closing:
                         break
-                    self._wait(select.POLLIN, None)
+                    silence = SILENCE if self._silence_matters else None
+                    if not self._wait(select.POLLIN, silence):
+                        self._silent()
                     continue
                 if not data:
                     break
@@ -305,7 +331,17 @@ class Console:
             self._capture.feed(data, t)
             for callback in self._subscribers:
                 self._call(callback, data)
+            self._silence_matters = bool(self._listeners)
         self._capture.let_followers_catch_up(timeout=1.0)
+
+    def _silent(self) -> None:
+        with self._feeding:
+            self._silence_matters = False
+            for callback in self._listeners:
+                try:
+                    self._silence_matters |= callback()
+                except Exception:
+                    _log.exception("a listener to the silence of %s failed", self.name)
 
     def _call(self, callback: Callable[[bytes], object], data: bytes) -> None:
         try:

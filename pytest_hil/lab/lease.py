@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_hil import process
+from pytest_hil.config.board import BoardTarget
 from pytest_hil.errors import ConfigError
 from pytest_hil.lab import look, queue
 from pytest_hil.lab.locks import Bell, Lock
@@ -90,6 +91,15 @@ class Lease:
     _lab: Lab = field(repr=False)
     _lock: Lock = field(repr=False)
 
+    @property
+    def lost(self) -> str:
+        """Why it is not ours any more: the kernel takes no lock away, so never."""
+        return ""
+
+    def reach(self, target: BoardTarget) -> BoardTarget:
+        """How the board is reached: as boards.toml says."""
+        return target
+
     def release(self) -> None:
         """Give it back. May be called twice; does nothing in a process that was forked from its
         holder. Raises LabError when the registry is broken; the board is free all the same.
@@ -134,7 +144,7 @@ class Lab:
         """
         if priority not in queue.PRIORITIES:
             raise ConfigError("priority", f"{priority} is not one of -10 to 10")
-        names = tuple(dict.fromkeys(_name(board) for board in boards))
+        names = tuple(dict.fromkeys(board_name(board) for board in boards))
         if not names:
             raise ConfigError("boards", "none is named, so there is none to wait for")
         who = _me(run, purpose)
@@ -255,8 +265,8 @@ class Lab:
         end = now + (seconds or 0.0) if until is None else until
         if not now < end < now + 366 * 86400:
             raise ConfigError("until, seconds", "it must end in the future, and within a year")
-        me = _user()
-        one = Reservation(_name(board), user or me, me, now, end, reason)
+        me = user_name()
+        one = Reservation(board_name(board), user or me, me, now, end, reason)
         with self._look() as seen:
             old = seen.reservations.get(board)
             if old is not None and me not in (old.user, old.maker):
@@ -271,10 +281,10 @@ class Lab:
         Raises LabError when it is another user's (unless ``force``), and Busy when there is none
         but somebody has the board: only they can give it back.
         """
-        with self._look((_name(board),)) as seen:
+        with self._look((board_name(board),)) as seen:
             one = seen.reservations.get(board)
             if one is not None:
-                if not force and _user() not in (one.user, one.maker):
+                if not force and user_name() not in (one.user, one.maker):
                     raise _not_yours(one)
                 seen.end_reservation(one)
             elif (holder := seen.leases.get(board)) is not None:
@@ -290,7 +300,7 @@ class Lab:
 
     def status(self, boards: Sequence[str] = ()) -> list[BoardState]:
         """Each of these boards; without any, all that were ever leased, reserved or waited for."""
-        with self._look([_name(board) for board in boards] or None) as seen:
+        with self._look([board_name(board) for board in boards] or None) as seen:
             waiting = _waiting(seen)
             names = boards or sorted(seen.names)
             found = [
@@ -353,6 +363,13 @@ class _Turn:
     holders: list[Holder]
     lines: list[str]
     lease: Lease | None = None
+
+
+def directory_of(chosen: Path | None, written: Path | None) -> Path | None:
+    """The lab's directory of those that were chosen in this run and written in boards.toml;
+    None: the default. ``$PYTEST_HIL_LAB`` is of this run.
+    """
+    return chosen or (None if os.environ.get(DIRECTORY) else written)
 
 
 def default_directory() -> Path:
@@ -461,7 +478,8 @@ def _waiting(seen: Look) -> list[Waiting]:
     return found
 
 
-def _name(board: str) -> str:
+def board_name(board: str) -> str:
+    """The name, which is a file's as well. Raises ConfigError for one that cannot be."""
     if not _NAME.fullmatch(board):
         raise ConfigError("board", f"{board!r} cannot be a board's name")
     return board
@@ -470,7 +488,9 @@ def _name(board: str) -> str:
 def _me(run: str, purpose: str) -> Holder:
     pid = os.getpid()
     started = process.start_time(pid) or 0
-    return Holder(_user(), socket.gethostname(), pid, run, purpose, time.time(), _space(), started)
+    return Holder(
+        user_name(), socket.gethostname(), pid, run, purpose, time.time(), _space(), started
+    )
 
 
 def _space() -> str:
@@ -478,7 +498,7 @@ def _space() -> str:
     return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
-def _user() -> str:
+def user_name() -> str:
     """By the system, not by $USER: a reservation is for somebody."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -49,6 +49,10 @@ CREATE TABLE history (
 );
 """
 
+_HEALTH = """
+CREATE TABLE IF NOT EXISTS health (board TEXT PRIMARY KEY, facts TEXT NOT NULL)
+"""
+
 
 class LabError(InfrastructureError):
     """The lab's directory cannot be used, or what is asked of the lab cannot be done."""
@@ -113,7 +117,8 @@ class Reservation:
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened. ``what``: taken, released, lost (its holder ended without a word),
-    reserved, unreserved, expired. ``seconds``: how long it was held.
+    reserved, unreserved, expired; quarantined, probation, healthy. ``seconds``: how long it was
+    held.
     """
 
     at: float
@@ -199,6 +204,26 @@ class Registry:
         """``what``: unreserved, or expired."""
         self._database.execute("DELETE FROM reservations WHERE board = ?", (one.board,))
         self._happened(what, one.board, one.user, "", one.reason)
+
+    # --- health ---
+
+    def health(self) -> dict[str, str]:
+        """What was written down about each board, as JSON."""
+        self._add_health()
+        return dict(self._database.execute("SELECT board, facts FROM health ORDER BY board"))
+
+    def set_health(self, board: str, facts: str) -> None:
+        self._add_health()
+        self._database.execute("INSERT OR REPLACE INTO health VALUES (?, ?)", (board, facts))
+
+    def health_changed(self, what: str, board: str, user: str, reason: str) -> None:
+        """``what``: the state that it is in now."""
+        self._happened(what, board, user, "", reason)
+
+    def _add_health(self) -> None:
+        # It came later: who does not know of it can still read the rest, so the schema's number
+        # stays what it is.
+        self._database.execute(_HEALTH)
 
     # --- history ---
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hil.plugin import chosen, options
+from pytest_hil.plugin import chosen, options, summary
 from pytest_hil.plugin.items import attempt_of, worker_id
 from pytest_hil.plugin.selection import wanted_of
 
@@ -68,14 +68,28 @@ def run_of(config: pytest.Config) -> Run:
         if RUN in given:
             found = Run(Path(given[RUN]), on_trouble=troubles.append)
         else:
+            from pytest_hil.plugin.described import run_facts
+
             found = Run.create(
                 root(config),
                 argv=config.invocation_params.args,
                 targets=chosen.names(config),
+                facts=run_facts(config),
                 on_trouble=troubles.append,
             )
         config.stash[_RUN] = found
     return found
+
+
+def made_run(config: pytest.Config) -> Run | None:
+    """This run's directory, if anything has needed it."""
+    return config.stash.get(_RUN, None)
+
+
+def made_directory(item: pytest.Item) -> Path | None:
+    """Where the attempt at a test that goes on writes, if it has written."""
+    found = item.stash.get(_DIRECTORY, None)
+    return found.path if found is not None and found.made else None
 
 
 def directory_of(item: pytest.Item) -> TestDir:
@@ -84,8 +98,12 @@ def directory_of(item: pytest.Item) -> TestDir:
     if found is None:
         wanted = wanted_of(item)
         name = wanted.name if wanted else next(iter(chosen.names(item.config)), "")
+        attempt = attempt_of(item)
         found = item.stash[_DIRECTORY] = run_of(item.config).test(
-            item.nodeid, name, worker=worker_id(item.config)
+            item.nodeid,
+            name,
+            worker=worker_id(item.config),
+            began=None if attempt is None else attempt.began,
         )
     return found
 
@@ -112,7 +130,23 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
         target.record(place, events=events, qmp=partial(_qmp, directory, label))
     else:
         target.record(place, events=directory.events, qmp=directory.qmp)
-    directory.events("ready", machine=label or target.name, origin=target.origin_text)
+    directory.events("ready", machine=label or target.name, **_ready(item, target))
+
+
+def _ready(item: pytest.Item, target: Target) -> dict[str, Any]:
+    """How the target of a test came to be, and what it is."""
+    from pytest_hil.plugin.described import target_facts
+    from pytest_hil.target import Opened
+
+    assert isinstance(target, Opened)
+    attempt = attempt_of(item)
+    use = next((u for u in attempt.uses if u.target is target), None) if attempt else None
+    facts: dict[str, Any] = {"origin": target.origin_text}
+    if use is not None:
+        facts["description"] = target_facts(item.config, use)
+        if use.opened_in is not None:
+            facts["seconds"] = round(use.opened_in, 6)
+    return facts
 
 
 def _qmp(directory: TestDir, label: str, line: dict[str, Any]) -> None:
@@ -171,6 +205,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         run.discard()
         return
     run.finish()
+    summary.write(config, run)
     retention.prune(root(config), _runs_to_keep(config))
     for text in _new_troubles(config):
         warn(config, text, "")

@@ -58,6 +58,8 @@ class Display:
         self._clock = clock
         self._lock = threading.RLock()
         self._busy: dict[str, _Busy] = {}
+        # Stands below the others on a terminal, while there are any.
+        self._footer = ""
         self._drawn = 0
         self._drawn_at = float("-inf")
         # Shows what came too soon after the line before it, if nothing newer does.
@@ -70,6 +72,11 @@ class Display:
                 self._status_live(worker, text)
             else:
                 self._status_plain(worker, text)
+
+    def footer(self, text: str) -> None:
+        """How far all of it is; shown with what is busy, from its next change on."""
+        with self._lock:
+            self._footer = text
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -133,6 +140,8 @@ class Display:
             return
         width = self._reporter.width() - 1
         lines = [_label(name, busy.text)[:width] for name, busy in sorted(self._busy.items())]
+        if self._footer:
+            lines.append(f"hil: {clean(self._footer)}"[:width])
         below = "".join(f"\n\r\x1b[2m{line}\x1b[0m\x1b[K" for line in lines)
         self._drawn = len(lines)
         self._write(below + self._back())

@@ -45,7 +45,8 @@ class Hopes:
         try:
             yield
         except (ConfigError, InfrastructureError) as error:
-            if not isinstance(error, _AT_ONCE):
+            # Of a board that breaks, its health is kept, for other runs too.
+            if not isinstance(error, _AT_ONCE) and not getattr(error, "board", ""):
                 self._count(target, error, item)
             raise
         self._failures.pop(target, None)

@@ -6,13 +6,15 @@ whoever counts reports (terminal, JUnit, …) as what it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from typing import Any, Literal
 
 import pytest
 
 from pytest_hil.errors import ConsoleClosed, HilError, InfrastructureError
-from pytest_hil.plugin.items import Attempt, attempt_of, worker_id
+from pytest_hil.plugin import crashes
+from pytest_hil.plugin.items import Attempt, Use, attempt_of, worker_id
 
 # An attribute of a report; plain, so that it survives the way from a worker.
 FLAG = "hil_infrastructure"
@@ -33,9 +35,22 @@ def pytest_runtest_makereport(
         else:
             of_test = _leave_out_our_own(error)
         error = _real_reason(error, attempt)
+    crash = None
+    if attempt is not None:
+        crash = crashes.crashed(item, attempt, error)
+        if crash is not None and (call.excinfo is None or isinstance(error, pytest.skip.Exception)):
+            call.excinfo = _raised(crash)
+            of_test = False
+        elif crash is not None:
+            of_test = of_test or not isinstance(error, HilError)
     report = yield
-    if isinstance(error, InfrastructureError) and not _expected(report, item):
-        _make_error(report, error, call, of_test=of_test)
+    if crash is not None and not (report.skipped and hasattr(report, "wasxfail")):
+        _make_failed(report, crashes.PREFIX + str(crash), call, of_test=of_test)
+    elif isinstance(error, InfrastructureError) and not _expected(report, item):
+        for use in _broken(attempt, error):
+            use.target.broke(error)
+        _make_failed(report, PREFIX + str(error), call, of_test=of_test)
+        setattr(report, FLAG, True)
     elif isinstance(error, HilError) and report.failed and not of_test:
         # It came from a fixture of ours: what it says is all that helps.
         report.longrepr = _in_words(call, str(error))
@@ -74,24 +89,38 @@ def _leave_out_our_own(error: BaseException) -> bool:
     return ours != first + 1
 
 
+def _broken(attempt: Attempt | None, error: InfrastructureError) -> list[Use]:
+    """The targets of a test at which it broke: what a test was doing says nothing of them all."""
+    uses = [] if attempt is None else attempt.uses
+    if error.board:
+        return [use for use in uses if use.target.name == error.board]
+    # A console says whose it is.
+    names = set(re.findall(r"\b(?:board|of) ([\w.+~-]+)", error.message))
+    return [use for use in uses if use.target.name in names]
+
+
 def _expected(report: pytest.TestReport, item: pytest.Item) -> bool:
     """Whether the test said ``xfail(raises=…)`` with this kind of error."""
     marks = item.iter_markers("xfail")
     return hasattr(report, "wasxfail") and any("raises" in mark.kwargs for mark in marks)
 
 
-def _make_error(
-    report: pytest.TestReport,
-    error: InfrastructureError,
-    call: pytest.CallInfo[None],
-    *,
-    of_test: bool,
+def _raised(error: Exception) -> pytest.ExceptionInfo[BaseException]:
+    """What pytest knows of an exception that somebody raised."""
+    try:
+        raise error
+    except BaseException:
+        return pytest.ExceptionInfo.from_current()
+
+
+def _make_failed(
+    report: pytest.TestReport, message: str, call: pytest.CallInfo[None], *, of_test: bool
 ) -> None:
+    """Failed, for a reason that is not the test's own: said first, then where the test was."""
     report.outcome = "failed"
     if hasattr(report, "wasxfail"):
         del report.wasxfail
-    setattr(report, FLAG, True)
-    said = _in_words(call, PREFIX + str(error))
+    said = _in_words(call, message)
     theirs: Any = report.longrepr
     if of_test and hasattr(theirs, "chain"):
         # First what happened, then where in the test; not what happened once more.

@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_hil.console.capture import Mark
     from pytest_hil.console.session import Console
+    from pytest_hil.crash import Crash
     from pytest_hil.plugin.selection import Wanted
     from pytest_hil.target import Opened
 
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
 class Use:
     """A target that a test uses. ``label`` is "" for ``hil``, else the name of one of hil_open's.
 
-    ``console`` and ``mark``: what it was saying when the test began to use it.
+    ``console`` and ``mark``: what it was saying when the test began to use it. ``opened_in``: how
+    many seconds it took to have it; None: it was there before the test. ``crashes``: those of this
+    attempt, ``crash_mark``: where the next ones begin (:class:`pytest_hil.crash_watch.CrashWatch`).
     """
 
     label: str
     wanted: Wanted
     target: Opened
+    opened_in: float | None = None
     console: Console = field(init=False)
     mark: Mark = field(init=False)
+    crash_mark: int = field(init=False, default=0)
+    crashes: list[Crash] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.console = self.target.console

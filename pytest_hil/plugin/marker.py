@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from pytest_hil import kernel as requirement
 from pytest_hil.errors import nearest
+from pytest_hil.kernel import Requirement, Version, is_requirement
 
 _HIL = """hil(features=[…], target=NAME, memory="512M", smp=2, …): what this test wants of its \
 target; `pytest --hil-list` shows the targets, docs/reference/marker.md the keys"""
@@ -22,15 +25,21 @@ class Wish:
     """What the markers of one test say.
 
     ``targets`` None: any. ``changes``: keys of ``[target.NAME]`` with other values.
+    ``kernel``: what it must be; ``crash_ignore``: titles of crashes that are none here.
     """
 
     features: frozenset[str] = frozenset()
     targets: tuple[str, ...] | None = None
     hardware: bool = False
     changes: Mapping[str, Any] | None = None
+    kernel: Requirement = field(default_factory=Requirement)
+    crash_ignore: tuple[re.Pattern[str], ...] = ()
 
 
 _NOTHING = Wish()
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def hil(
@@ -43,6 +52,8 @@ def hil(
     machine: str | None = None,
     image: str | None = None,
     kernel: str | PathLike[str] | None = None,
+    kernel_config: str | Iterable[str] = (),
+    crash_ignore: str | Iterable[str] = (),
     append: str | None = None,
     network: str | None = None,
     forwards: Sequence[int | str] | None = None,
@@ -51,8 +62,14 @@ def hil(
     """The marker's signature.
 
     ``features``: skip the test on a target that lacks one of them. ``target``: run only on these.
-    All others are those of ``[target.NAME]`` in boards.toml, and replace what it says there.
+    ``kernel=">=6.1"`` and ``kernel_config``: skip it on another kernel. ``crash_ignore``: crashes
+    whose title one of these regular expressions is found in fail nothing. All others, and a file
+    as ``kernel``, are those of ``[target.NAME]`` in boards.toml, and replace what it says there.
     """
+    versions: tuple[tuple[str, Version], ...] = ()
+    if isinstance(kernel, str) and is_requirement(kernel):
+        versions, kernel = _checked("kernel", requirement.versions, kernel), None
+    wanted = _checked("kernel_config", requirement.names, _words("kernel_config", kernel_config))
     changes = {
         "memory": memory,
         "smp": smp,
@@ -69,6 +86,10 @@ def hil(
         features=frozenset(_words("features", features)),
         targets=None if target is None else _words("target", target),
         changes={key: value for key, value in changes.items() if value is not None},
+        kernel=Requirement(versions, wanted),
+        crash_ignore=tuple(
+            _checked("crash_ignore", _pattern, one) for one in _words("crash_ignore", crash_ignore)
+        ),
     )
 
 
@@ -93,13 +114,17 @@ def wish_of(node: pytest.Item) -> Wish:
     features: frozenset[str] = frozenset()
     targets: tuple[str, ...] | None = None
     changes: dict[str, Any] = {}
+    kernel = Requirement()
+    ignore: tuple[re.Pattern[str], ...] = ()
     for mark in marks:
         said = _said(mark, node)
         features |= said.features
         targets = said.targets if targets is None else targets
         changes = {**(said.changes or {}), **changes}
+        kernel += said.kernel
+        ignore += said.crash_ignore
     hardware = any(mark.name == "hardware" for mark in marks)
-    return Wish(features, targets, hardware, changes)
+    return Wish(features, targets, hardware, changes, kernel, ignore)
 
 
 def of_parameters(node: pytest.Item) -> list[pytest.Mark]:
@@ -146,6 +171,21 @@ def _words(key: str, value: str | Iterable[str]) -> tuple[str, ...]:
         if not isinstance(word, str):
             raise TypeError(f"{key}={value!r}: a name or a list of names is wanted")
     return words
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Raises ValueError."""
+    try:
+        return re.compile(text)
+    except re.error as wrong:
+        raise ValueError(f"{text!r} is no regular expression: {wrong}") from None
+
+
+def _checked(key: str, check: Callable[[_T], _R], value: _T) -> _R:
+    try:
+        return check(value)
+    except ValueError as wrong:
+        raise TypeError(f"{key}: {wrong}") from None
 
 
 def _guess(args: Sequence[object]) -> str:

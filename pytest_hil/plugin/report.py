@@ -7,12 +7,14 @@ from collections.abc import Generator
 import pytest
 
 from pytest_hil.errors import visible
+from pytest_hil.plugin import crashes
 from pytest_hil.plugin.artifacts import place_of
 from pytest_hil.plugin.items import Use, attempt_of
 from pytest_hil.plugin.keep import KEPT
 
 LINES = 40
 BEFORE = 4
+LINES_BEFORE_CRASH = 10
 BEGIN = "---- here the test begins ----"
 NOTHING = "(it said nothing)"
 
@@ -25,10 +27,10 @@ def pytest_runtest_makereport(
     attempt = attempt_of(item)
     if report.failed and attempt is not None:
         for use in attempt.uses:
+            if said := crashes.section(item, use):
+                report.sections.append((f"hil: crash{_of(use)}", said))
             report.sections.append((f"hil: what happened{_of(use)}", _story(item, use)))
-            report.sections.append(
-                (f"hil: console{_of(use)} (last {LINES} lines)", _console(item, use))
-            )
+            report.sections.append((f"hil: console{_of(use)} ({_which(use)})", _console(item, use)))
     return report
 
 
@@ -49,9 +51,22 @@ def _story(item: pytest.Item, use: Use) -> str:
     return "\n".join(lines)
 
 
+def _which(use: Use) -> str:
+    return "before it crashed" if use.crashes else f"last {LINES} lines"
+
+
 def _console(item: pytest.Item, use: Use) -> str:
     log = place_of(item, use.label) / "console.log"
-    return f"{said_last(use)}\n[all of it: {log}]"
+    said = _said_before_crash(use) if use.crashes else said_last(use)
+    return f"{said}\n[all of it: {log}]"
+
+
+def _said_before_crash(use: Use) -> str:
+    """The crash itself has a section of its own."""
+    said = use.target.console.text()
+    first = use.crashes[0].text.strip().partition("\n")[0].rstrip("\r")
+    before = visible(said[: max(said.rfind(first), 0)].rstrip()).splitlines()
+    return "\n".join(before[-LINES_BEFORE_CRASH:]) or NOTHING
 
 
 def said_last(use: Use, *, lines: int = LINES, before: int = BEFORE) -> str:

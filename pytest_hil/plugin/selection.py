@@ -10,7 +10,7 @@ import pytest
 
 from pytest_hil.config import BoardTarget, PoolTarget, QemuTarget
 from pytest_hil.errors import ConfigError
-from pytest_hil.plugin import chosen, marker
+from pytest_hil.plugin import chosen, marker, strict
 from pytest_hil.plugin.bench import bench_of
 
 if TYPE_CHECKING:
@@ -24,17 +24,24 @@ NO_TARGET = "no target chosen: --hil-target=qemu runs it (--hil-list shows all t
 class Wanted:
     """The target of one test; the parameter of its ``hil`` fixture.
 
-    ``features`` are those that the test requires, ``missing`` those of them that the target is
-    known to lack, ``changes`` what the marker changed about it. Two tests whose wanted are equal
-    can share a target.
+    ``missing`` are the features that the target is known to lack of those that the test requires,
+    ``wish`` is all that its markers say. Two tests whose wanted are equal can share a target.
     """
 
     name: str
     target: QemuTarget | BoardTarget | PoolTarget
-    features: frozenset[str] = field(default=frozenset(), compare=False)
     missing: frozenset[str] = field(default=frozenset(), compare=False)
-    hardware: bool = field(default=False, compare=False)
-    changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    wish: marker.Wish = field(default_factory=marker.Wish, compare=False)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Those that the test requires."""
+        return self.wish.features
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What the marker changed about the target."""
+        return self.wish.changes or {}
 
     def __repr__(self) -> str:
         """What --setup-show shows of a fixture's parameter."""
@@ -56,21 +63,20 @@ def describe(
 ) -> Wanted:
     """A chosen target as a test wants it. Raises ConfigError, which names ``where`` it says so."""
     bench = bench_of(config)
-    changes = wish.changes or {}
+    target: QemuTarget | BoardTarget | PoolTarget
     target = bench.pool(name) or bench.config.target(name)
     missing: frozenset[str] = frozenset()
     if isinstance(target, PoolTarget):
         missing = target.missing(wish.features)
-        return Wanted(name, target, wish.features, missing, wish.hardware, changes)
-    if isinstance(target, BoardTarget):
+    elif isinstance(target, BoardTarget):
         missing = wish.features - target.all_features
-        return Wanted(name, target, wish.features, missing, wish.hardware, changes)
-    target = bench.target(name, where=where, **changes)
-    if wish.features:
-        from pytest_hil.qemu import features
+    else:
+        target = bench.target(name, where=where, **(wish.changes or {}))
+        if wish.features:
+            from pytest_hil.qemu import features
 
-        missing = wish.features - features.possible(target, bench.config)
-    return Wanted(name, target, wish.features, missing, wish.hardware, changes)
+            missing = wish.features - features.possible(target, bench.config)
+    return Wanted(name, target, missing, wish)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -126,13 +132,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    reasons = {}
     for item in items:
         if uses_target(item):
             chosen.stop_if_unusable(session)
-            if reason := why_not(item):
-                item.add_marker(pytest.mark.skip(reason=reason))
+            reasons[item] = why_not(item)
         elif item.get_closest_marker("hardware"):
-            item.add_marker(pytest.mark.skip(reason=_no_board(chosen.names(session.config))))
+            reasons[item] = _no_board(chosen.names(session.config))
+    strict.turn_away(session.config, reasons)
 
 
 def uses_target(item: pytest.Item) -> bool:
@@ -166,7 +173,7 @@ def unfit(wanted: Wanted) -> str:
             return (
                 f"the target {wanted.name} is a board: {', '.join(wanted.changes)} cannot be chosen"
             )
-    elif wanted.hardware:
+    elif wanted.wish.hardware:
         return _no_board((wanted.name,))
     return lacking(wanted, wanted.missing)
 

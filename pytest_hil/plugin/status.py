@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -41,6 +41,12 @@ class Status:
 
     def __init__(self, sink: Sink | None) -> None:
         self._sink = sink
+        self._phases = 0
+
+    @property
+    def in_phase(self) -> bool:
+        """Whether something is under way that tells of itself."""
+        return self._phases > 0
 
     def progress(self, line: str) -> None:
         if self._sink is not None and line:
@@ -53,11 +59,17 @@ class Status:
     @contextmanager
     def phase(self) -> Iterator[None]:
         """Something that may take long; at its end there is nothing to be shown of it."""
+        self._phases += 1
         try:
             yield
         finally:
-            if self._sink is not None:
-                self._sink.progress("")
+            self._phases -= 1
+            self.progress_over()
+
+    def progress_over(self) -> None:
+        """Nothing takes long any more."""
+        if self._sink is not None:
+            self._sink.progress("")
 
     def close(self) -> None:
         if self._sink is not None:
@@ -93,8 +105,8 @@ class Terminal:
         self.notes: dict[str, None] = {}
         # Where pytest's writer stood when a plain line was last written past it.
         self._broken = 0
-        live = os.isatty(fd) and os.environ.get("TERM") != "dumb"
-        self.display = Display(self._write, self, live=live)
+        self.live = os.isatty(fd) and os.environ.get("TERM") != "dumb"
+        self.display = Display(self._write, self, live=self.live)
 
     def listen(self) -> str:
         """Take what xdist's workers say from now on; the name for them to say it to."""
@@ -134,6 +146,11 @@ class Terminal:
 
     def column(self) -> int:
         return self._config.get_terminal_writer().width_of_current_line
+
+    def collected(self) -> int:
+        """How many tests there are to run, of all workers; 0 as long as nobody knows."""
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        return int(getattr(getattr(reporter, "_session", None), "testscollected", 0))
 
     def width(self) -> int:
         return self._config.get_terminal_writer().fullwidth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -9,11 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pytest
 
 from pytest_hil.config import QemuTarget
-from pytest_hil.plugin import chosen, hookspecs, marker, options, status
+from pytest_hil.plugin import chosen, hookspecs, marker, options, status, strict
 from pytest_hil.plugin.bench import bench_of
 from pytest_hil.plugin.hopes import hopes_of
 from pytest_hil.plugin.items import Use, attempt_of, now
-from pytest_hil.plugin.selection import Wanted, describe, lacking, unfit, wanted_of, why_not
+from pytest_hil.plugin.needs import meant_for
+from pytest_hil.plugin.selection import (
+    Wanted,
+    describe,
+    lacking,
+    unfit,
+    uses_target,
+    wanted_of,
+    why_not,
+)
 
 if TYPE_CHECKING:
     from pytest_hil.target import Opened, Target
@@ -58,9 +68,10 @@ def hil(request: pytest.FixtureRequest) -> Iterator[Target]:
     """The target that the test runs on: a factory-fresh machine, ready to be used."""
     item = _item(request)
     wanted = _wanted(request, item)
+    began = time.monotonic()
     target = open_target(item, wanted)
     try:
-        enter(item, wanted, target, "")
+        enter(item, wanted, target, "", opened_in=time.monotonic() - began)
         if scope(request.config) != "function":
             request.config.stash[_SHARED] = (wanted, target)
         yield target
@@ -86,14 +97,16 @@ def hil_open(request: pytest.FixtureRequest) -> Iterator[HilOpen]:
             nonlocal count
             item = _item(request)
             wanted = _another(config, name, changes, _wanted(request, item))
+            began = time.monotonic()
             target = open_target(item, wanted)
+            opened_in = time.monotonic() - began
             attempt = attempt_of(item)
             if attempt is not None and attempt.in_call:
                 item.addfinalizer(target.close)
             else:
                 of_fixture.callback(target.close)
             count += 1
-            enter(item, wanted, target, f"{count}-{wanted.name}")
+            enter(item, wanted, target, f"{count}-{wanted.name}", opened_in=opened_in)
             return target
 
         yield open
@@ -108,15 +121,38 @@ def open_target(item: pytest.Item, wanted: Wanted) -> Opened:
         if accels and isinstance(wanted.target, QemuTarget):
             missing = accels - {bench.accel(wanted.target).name}
             if reason := lacking(wanted, missing):
-                pytest.skip(reason)
-        return bench.open(wanted.target, features=wanted.features)
+                strict.refuse(config, reason)
+        target = bench.open(wanted.target, features=wanted.features, board=meant_for(item))
+        try:
+            _check_kernel(wanted, target)
+        except BaseException:
+            target.close()
+            raise
+        return target
 
 
-def enter(item: pytest.Item, wanted: Wanted, target: Opened, label: str) -> None:
-    """A test begins to use a target."""
+def _check_kernel(wanted: Wanted, target: Target) -> None:
+    """Skip the test if its target has another kernel than it wants."""
+    kernel = wanted.wish.kernel
+    if kernel and (reason := kernel.unmet(target.kernel)):
+        pytest.skip(f"the target {wanted.name}: the test {reason}")
+
+
+def enter(
+    item: pytest.Item,
+    wanted: Wanted,
+    target: Opened,
+    label: str,
+    *,
+    opened_in: float | None = None,
+) -> None:
+    """A test begins to use a target, which it took ``opened_in`` seconds to have."""
     attempt = attempt_of(item)
     if attempt is not None:
-        attempt.uses.append(Use(label, wanted, target))
+        attempt.uses.append(Use(label, wanted, target, opened_in))
+    # JUnit's word for it: the same test on two targets stays two.
+    if ("hil_target", target.name) not in item.user_properties:
+        item.user_properties.append(("hil_target", target.name))
     item.config.hook.pytest_hil_ready(target=target, item=item, label=label)
 
 
@@ -137,11 +173,11 @@ def _wanted(request: pytest.FixtureRequest, item: pytest.Item) -> Wanted:
     names = chosen.names(request.config)
     mine = [name for name in names if wish.targets is None or name in wish.targets]
     if not mine:
-        pytest.skip(why_not(item))
+        strict.refuse(request.config, why_not(item))
     chosen.check(request.config)
     wanted = describe(request.config, mine[0], wish)
     if reason := unfit(wanted):
-        pytest.skip(reason)
+        strict.refuse(request.config, reason)
     return wanted
 
 
@@ -159,9 +195,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that gets the target of the one before it uses it from here on."""
     shared = item.config.stash.get(_SHARED, None)
     wanted = wanted_of(item)
-    if shared is None or wanted is None or wanted != shared[0]:
+    if shared is None or wanted is None or wanted != shared[0] or not uses_target(item):
         return
     target = shared[1]
     if reason := lacking(wanted, wanted.features - target.features):
-        pytest.skip(reason)
+        strict.refuse(item.config, reason)
+    _check_kernel(wanted, target)
     enter(item, wanted, target, "")

@@ -106,6 +106,7 @@ class Guest(Opened):
         machine.on_event = self._on_event
         if self._record_to is not None:
             machine.console.record(self._record_to)
+        self._entered()
         if self._closed:
             # By another thread, which has closed the machine before this one.
             machine.close()
@@ -194,7 +195,7 @@ class Guest(Opened):
         max_output: int = 64 * 2**20,
         follow: Follow | None = None,
     ) -> Completed:
-        with self._shell("run a command") as shell:
+        with self._followed(env) as env, self._shell("run a command") as shell:
             return shell.run(
                 command,
                 check=check,
@@ -221,6 +222,10 @@ class Guest(Opened):
         with self._shell("get a file") as shell:
             shell.get(remote, local)
 
+    def _kernel_config(self) -> str | None:
+        path = self._factory.plan.kernel_config
+        return None if path is None else path.read_text()
+
     def forward(self, guest_port: int, protocol: str = "tcp") -> int:
         """The port on 127.0.0.1 that leads to a port of the guest (``forwards`` in boards.toml)."""
         for found, host, guest in self._machine.forwarded_ports():
@@ -235,6 +240,7 @@ class Guest(Opened):
 
     def reset(self) -> None:
         self._must_be_on("reset")
+        self._leaving("reset")
         self._events("reset")
         machine = self._machine
         self._resetting = machine.console.mark()
@@ -287,6 +293,7 @@ class Guest(Opened):
             raise NotThere(
                 f"the snapshot {snapshot.name} is gone: the target that it was made of is closed"
             )
+        self._leaving("restore")
         machine = self._factory.resume(Path(snapshot.path), give_way=self._give_way)
         old, self.origin = self._machine, Origin("snapshot", snapshot.name)
         old.close()
@@ -323,6 +330,7 @@ class Guest(Opened):
     def close(self) -> None:
         if self._closed:
             return
+        self._leaving("close")
         self._closed = True
         with ExitStack() as everything:
             if self._saved is not None:
@@ -407,6 +415,7 @@ class Guest(Opened):
         """Take its power: QEMU ends at once, its disks stay as they are."""
         if not self._machine.powered:
             return
+        self._leaving("power")
         self._machine.powered = False
         self._events("power", on=False)
         machine = self._machine

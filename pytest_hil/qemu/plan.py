@@ -41,6 +41,7 @@ class Plan:
     image_name: str
     emulator: Emulator
     own_image: bool
+    kernel_config: Path | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -108,6 +109,7 @@ def make(
         image_name=image.name,
         emulator=qemu,
         own_image=own_image,
+        kernel_config=image.config,
         warnings=_warnings(target, machine, has_bus=has_bus),
     )
 

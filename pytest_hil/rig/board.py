@@ -104,12 +104,19 @@ class RigBoard:
         self._boots = 0
         self._stuck = self._lies = self._dead = False
         self._loop_seconds = 0.0
+        self._powers_adapter = False
         self._timers: set[threading.Timer] = set()
         self._closed = False
 
     def open(self) -> None:
         """Its serial line can be connected to from now on."""
         in_loop(self.line.thread, self.outside.appear)
+
+    def power_adapter(self) -> None:
+        """Its serial adapter takes its power from it: without power there is none."""
+        with self._lock:
+            self._powers_adapter = True
+            self.line.plug(self._contact)
 
     # --- what the kinds differ in; called with the lock held ---
 
@@ -146,9 +153,13 @@ class RigBoard:
             self.line.look()
             self.record.add("on" if on else "off")
             if on:
+                if self._powers_adapter:
+                    self.line.plug(True)
                 self._go()
             else:
                 self._halt()
+                if self._powers_adapter:
+                    self.line.plug(False)
 
     def reset(self) -> None:
         """It begins anew, if it has power."""
@@ -227,6 +238,8 @@ class RigBoard:
     def _mend(self) -> None:
         """No fault any more. What was dead lives, the contact does what the relay says."""
         self.line.lose(0.0, seed=0)
+        if self._contact or not self._powers_adapter:
+            self.line.plug(True)
         self._loop_seconds = 0.0
         was_dead, self._dead = self._dead, False
         was_stuck, self._stuck = self._stuck, False

@@ -122,6 +122,15 @@ class Line:
 
         in_loop(self.thread, do)
 
+    def plug(self, there: bool) -> None:
+        """The adapter is there from now on, or gone with whoever was connected to it."""
+
+        def do() -> None:
+            if self.outside is not None:
+                (self.outside.appear if there else self.outside.vanish)()
+
+        in_loop(self.thread, do)
+
     def close(self) -> None:
         self.detach()
 

@@ -1,4 +1,4 @@
-"""A rig: boards, their power switch, and the boards.toml that describes them."""
+"""A rig: boards, their power switches, and the boards.toml that describes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, Protocol, get_args
 
 from pytest_hil.errors import ConfigError, NoRoom, nearest
 from pytest_hil.progress import Progress, silent
@@ -17,19 +17,31 @@ from pytest_hil.rig.switchboard import Switchboard
 from pytest_hil.usbip.loop import LoopThread
 
 KINDS = ("light", "arm64")
+Power = Literal["tasmota", "snmp", "hub"]
 MOST = 64
 
 # Seconds off in a power cycle: no capacitor has to lose its charge here.
 _OFF_SECONDS = 0.05
 
 
+class _Outlets(Protocol):
+    """A power switch of one kind, with an outlet for each board that has it."""
+
+    def table(self, board: RigBoard) -> dict[str, object]:
+        """What switches this board, for boards.toml."""
+
+    def close(self) -> None:
+        """Nobody can switch any more."""
+
+
 class Rig:
     """Boards that are switched off, from when it is made until it is closed. A context manager.
 
-    ``kinds`` and ``serial`` are taken in turn: ``boards=8, kinds=("light", "arm64")`` makes four of
-    each. ``directory`` is where boards.toml and the boards' records go (it stays then); without one
-    a temporary directory, which goes with the rig. Raises ConfigError, and for arm64 boards what
-    their disk needs (ToolMissing, ImageError).
+    ``kinds``, ``serial`` and ``power`` are taken in turn: ``boards=8, kinds=("light", "arm64")``
+    makes four of each. Whatever their power is, the switchboard switches them too. ``directory`` is
+    where boards.toml and the boards' records go (it stays then); without one a temporary directory,
+    which goes with the rig. Raises ConfigError, InfrastructureError without what a power switch
+    needs, and for arm64 boards what their disk needs (ToolMissing, ImageError).
     """
 
     def __init__(
@@ -38,11 +50,13 @@ class Rig:
         kinds: Sequence[str] = ("light",),
         *,
         serial: Serial | Sequence[Serial] = "tcp",
+        power: Power | Sequence[Power] = "tasmota",
         directory: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         serials = [serial] if isinstance(serial, str) else list(serial)
-        _check(boards, kinds, serials)
+        powers = [power] if isinstance(power, str) else list(power)
+        _check(boards, kinds, serials, powers)
         with contextlib.ExitStack() as made:
             if directory is None:
                 self.directory = runtime.directory("rig")
@@ -68,6 +82,8 @@ class Rig:
                 self.boards += (board,)
             self.switchboard = Switchboard(self.boards)
             made.callback(self.switchboard.close)
+            self._powers = [powers[(board.number - 1) % len(powers)] for board in self.boards]
+            self._outlets = {each: self._switch(each, made) for each in set(self._powers)}
             self.boards_toml = self.directory / "boards.toml"
             self.boards_toml.write_text(self._toml())
             made.callback(self.boards_toml.unlink, missing_ok=True)
@@ -82,8 +98,25 @@ class Rig:
         """By its name, or its number from 1 on. Raises ConfigError."""
         return self.switchboard.board(str(which))
 
+    def _switch(self, power: Power, made: contextlib.ExitStack) -> _Outlets:
+        """What switches the boards that have this kind of power."""
+        if power == "tasmota":
+            return self.switchboard
+        outlets: _Outlets
+        if power == "snmp":
+            from pytest_hil.rig.pdu_agent import SnmpPower
+
+            outlets = SnmpPower(self.boards)
+        else:
+            from pytest_hil.rig.usb_hub import HubPower
+
+            outlets = HubPower()
+        made.callback(outlets.close)
+        return outlets
+
     def _toml(self) -> str:
-        return "\n".join(_table(board, self.switchboard.url) for board in self.boards)
+        pairs = zip(self.boards, self._powers, strict=True)
+        return "\n".join(_table(board, self._outlets[power].table(board)) for board, power in pairs)
 
     def close(self) -> None:
         """Kill and remove everything. May be called twice."""
@@ -96,10 +129,16 @@ class Rig:
         self.close()
 
 
-def _check(boards: int, kinds: Sequence[str], serials: Sequence[str]) -> None:
+def _check(
+    boards: int, kinds: Sequence[str], serials: Sequence[str], powers: Sequence[str]
+) -> None:
     if not 1 <= boards <= MOST:
         raise ConfigError("the rig's boards", f"{boards} of them", mend=f"1 to {MOST}")
-    for what, given, known in (("kinds", kinds, KINDS), ("serial", serials, get_args(Serial))):
+    for what, given, known in (
+        ("kinds", kinds, KINDS),
+        ("serial", serials, get_args(Serial)),
+        ("power", powers, get_args(Power)),
+    ):
         if not given:
             raise ConfigError(f"the rig's {what}", "none is given", mend=f"known: {known}")
         for one in given:
@@ -125,14 +164,8 @@ def _board(kind: str, place: Place, progress: Progress) -> RigBoard:
     return EmulatedBoard(place, progress=progress)
 
 
-def _table(board: RigBoard, url: str) -> str:
+def _table(board: RigBoard, power: dict[str, object]) -> str:
     """Its ``[target.NAME]``."""
-    power = {
-        "driver": "tasmota",
-        "url": url,
-        "relay": board.number,
-        "off_seconds": _OFF_SECONDS,
-    }
     tags = ["rig", board.kind]
     entries = {
         "backend": "board",
@@ -140,7 +173,7 @@ def _table(board: RigBoard, url: str) -> str:
         "features": list(board.features),
         "tags": tags,
         "console": board.outside.console,
-        "power": power,
+        "power": {**power, "off_seconds": _OFF_SECONDS},
         "boot": list(board.boot),
         "shell": {"driver": "serial"},
     }

@@ -51,6 +51,10 @@ class Switchboard:
         names = [board.name for board in self.boards]
         raise ConfigError("board", f"there is no {which!r}", mend=nearest(which, names))
 
+    def table(self, board: RigBoard) -> dict[str, object]:
+        """What switches this board, for boards.toml."""
+        return {"driver": "tasmota", "url": self.url, "relay": board.number}
+
     def command(self, text: str) -> dict[str, Any]:
         """What Tasmota answers to a command."""
         match = _POWER.fullmatch(text.strip())

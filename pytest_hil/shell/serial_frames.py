@@ -1,10 +1,11 @@
 """Frames among whatever else a console says. Bytes in, frames out; no I/O.
 
-A frame is ``@NONCE KIND FIELD… ~ KIND FIELD… .`` on a line, all of it twice, or a line of data,
-``@NONCE D FIELD… .``, whose sum somebody else looks at. The kernel writes its messages onto the
-same line, in the middle of a frame if it must; each of them begins with ``[`` and a time and ends
-with a newline, and no frame has a bracket, so they are taken out. What is damaged in another way is
-no frame, and is asked for again.
+A frame is ``@NONCE LENGTH KIND FIELD… ~ KIND FIELD… .`` on a line, all of it twice and how long it
+is (of a row of equal letters each copy may lose one), or a line of data, ``@NONCE D FIELD… .``,
+whose sum somebody else looks at. The kernel writes its messages onto the same line, in the middle
+of a frame if it must; each of them begins with ``[`` and a time and ends with a newline, and no
+frame has a bracket, so they are taken out. What is damaged in another way is no frame, and is asked
+for again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 _KERNEL = re.compile(rb"\[ *[0-9]+\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? [^\n]*\n")
 
 # More than any frame: what grows beyond it has lost its end.
-_LONGEST = 4096
+_LONGEST = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,9 @@ class Frames:
         *words, stop = line[start + len(self._start) :].split(b" ")
         if b"~" in words:
             half = words.index(b"~")
-            good = words[:half] == words[half + 1 :]
-            words = words[:half]
+            size, once, again = words[:1], words[1:half], words[half + 1 :]
+            good = once == again and size == [b"%d" % len(b" ".join(once))]
+            words = once
         else:
             good = words[:1] == [b"D"]
         if not good or stop != b"." or not words or len(words[0]) != 1 or b"" in words:

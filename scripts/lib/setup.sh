@@ -2,7 +2,7 @@
 # What scripts/demo and scripts/test need before they can start; sourced by both.
 #
 #   set_up WHAT…   programs by apt-get where they are missing, then .venv in the checkout; WHAT is
-#                  an architecture that QEMU is to emulate, or test-tools
+#                  an architecture that QEMU is to emulate, test-tools, or browser-tools
 #
 # After it, the current directory is the checkout and $python is the environment's.
 # Nothing is installed, and apt is not even asked, where everything is there already.
@@ -63,8 +63,11 @@ look_for_programs() {
             lacks mkfs.ext4 e2fsprogs
             lacks ssh openssh-client
             lacks openssl openssl
+            [ -x /usr/sbin/ser2net ] || lacks ser2net ser2net
             [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || lacks "U-Boot for QEMU" u-boot-qemu
             ;;
+        # A browser, in which reports are tried; large, so that only the slow tier asks for it.
+        browser-tools) command -v google-chrome >/dev/null || lacks chromium chromium ;;
         # A host of another kind emulates this one, as the default target does.
         *) lacks qemu-system-x86_64 qemu-system-x86 ;;
         esac

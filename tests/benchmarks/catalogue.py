@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.benchmarks import alive, fresh, load, prepared, run, session, stick, swarm, transfer, urb
+from tests.benchmarks import (
+    alive,
+    fresh,
+    lab,
+    lease,
+    load,
+    merge,
+    prepared,
+    run,
+    session,
+    stick,
+    swarm,
+    transfer,
+    urb,
+)
 from tests.benchmarks.context import Context
 from tests.benchmarks.result import Line
 
@@ -31,5 +45,8 @@ ALL = (
     Benchmark("urb", "64-byte IN transfers, 32 in flight; peer: the package usbip", urb.measure),
     Benchmark("urb-out", "1 MiB OUT transfers; peer: the package usbip", urb.measure_out),
     Benchmark("stick", "reading a stick in a guest; peer: QEMU's usb-storage", stick.measure),
+    Benchmark("lab", "12 tests of 0.5 s on two boards; peer: labgrid", lab.measure),
+    Benchmark("lease", "a board taken and given back; peer: labgrid's client", lease.measure),
+    Benchmark("merge", "the coverage of four workers; peer: gcovr", merge.measure),
     Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
 )

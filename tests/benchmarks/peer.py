@@ -108,16 +108,20 @@ class Peer:
         self._process.end()
 
 
-def environment(cache: Cache, tell: Callable[[str], None], requirement: str = REQUIREMENT) -> Path:
-    """The directory of a virtual environment that has a peer. Raises ProcessFailed."""
+def environment(cache: Cache, tell: Callable[[str], None], *requirements: str) -> Path:
+    """The directory of a virtual environment that has a peer (none given: labgrid).
+
+    Raises ProcessFailed.
+    """
+    wanted = requirements or (REQUIREMENT,)
 
     def build(directory: Path) -> None:
-        tell(f"installing {requirement} into an environment of its own")
+        tell(f"installing {' '.join(wanted)} into an environment of its own")
         process.run([sys.executable, "-m", "venv", str(directory)], timeout=300)
         pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-        process.run([*pip, "install", "--quiet", requirement], timeout=600)
+        process.run([*pip, "install", "--quiet", *wanted], timeout=600)
 
-    key = f"{requirement.replace('==', '-')}-{sys.implementation.cache_tag}"
+    key = f"{'-'.join(wanted).replace('==', '-')}-{sys.implementation.cache_tag}"
     made = cache.make("benchmark", key, build, progress=tell)
     if not (made / "bin" / "python").exists():
         # The Python that it was made with is gone.

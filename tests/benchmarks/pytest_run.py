@@ -20,11 +20,14 @@ def run_pytest(
     files: Mapping[str, str],
     *arguments: str,
     plugins: tuple[str, ...] = (),
+    python: str = sys.executable,
+    env: Mapping[str, str] | None = None,
     timeout: float = 600,
 ) -> float:
     """Its seconds on the wall, from its start to its exit. Raises ProcessFailed if a test fails.
 
-    ``plugins`` are the only ones that it loads, whatever else is installed. The directory is made
+    ``plugins`` are the only ones that it loads, whatever else is installed; ``env`` is added to its
+    environment. The directory is made
     when it is not there and stays, so that a second run finds compiled files, as a user's would.
     """
     directory.mkdir(exist_ok=True)
@@ -32,9 +35,10 @@ def run_pytest(
         if not (directory / name).exists():
             (directory / name).write_text(text)
     loaded = [word for name in plugins for word in ("-p", name)]
-    argv = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *loaded, *arguments]
+    argv = [python, "-m", "pytest", "-q", "--import-mode=importlib", *loaded, *arguments]
     began = time.perf_counter()
-    process.run(argv, timeout=timeout, cwd=directory, env=_environment(directory / ".compiled"))
+    environment = _environment(directory / ".compiled") | dict(env or {})
+    process.run(argv, timeout=timeout, cwd=directory, env=environment)
     seconds = time.perf_counter() - began
     # The artifacts of one run are nothing that the next should find.
     shutil.rmtree(directory / ".hil", ignore_errors=True)

@@ -44,6 +44,8 @@ class Site:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"),
+                # At the end of each run, it looks through all modules for a second.
+                *("-p", "no:hypothesispytest"),
                 *(f"--hil-boards={self.rig.boards_toml}", f"--hil-target={target}", *words),
             ],
             cwd=self.root,

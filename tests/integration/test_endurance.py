@@ -16,7 +16,7 @@ from pytest_hil.bench import Bench
 from pytest_hil.errors import OutputTooLarge
 from pytest_hil.qemu import runtime
 
-pytestmark = [pytest.mark.machine, pytest.mark.slow]
+pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.alone]
 
 MiB = 2**20
 

@@ -185,7 +185,7 @@ def test_reserved_for_us(lab: Lab) -> None:
 
 def test_others_reservations(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.reserve("a", "bob", seconds=60)
-    monkeypatch.setattr(lease_module, "_user", lambda: "mallory")
+    monkeypatch.setattr(lease_module, "user_name", lambda: "mallory")
     with pytest.raises(LabError, match=r"reserved for bob(.|\n)*--force a"):
         lab.release("a")
     with pytest.raises(LabError, match="reserved for bob"):

@@ -72,7 +72,16 @@ def test_the_options_stand_together_in_the_help(plain: pytest.Pytester) -> None:
         f"--hil-{name}"
         for name in (
             *("accel", "artifacts", "boards", "boot-timeout", "keep", "kernel"),
-            *("kernel-modules", "list", "no-templates", "scope", "target", "usb-log", "wait"),
+            *(
+                "kernel-modules",
+                "list",
+                "no-templates",
+                "scope",
+                "strict",
+                "target",
+                "usb-log",
+                "wait",
+            ),
         )
     }
 

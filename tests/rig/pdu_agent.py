@@ -1,4 +1,4 @@
-"""PDUs that are spoken to by SNMP: pysnmp's own agent on loopback, with outlets behind it.
+"""PDUs' tables and what they do, for an agent that speaks SNMP (pytest_hil.rig.pdu_agent).
 
 The numbers are of PowerNet-MIB, PDU2-MIB and EATON-EPDU-MIB, written down here once more and by
 their tables, so that a wrong one of the drivers' is seen.
@@ -6,17 +6,9 @@ their tables, so that a wrong one of the drivers' is seen.
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import socket
-import threading
 import time
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
-
-AUTH, PRIV = "auth-pass phrase", "priv-pass phrase"
-ENTERPRISES = (1, 3, 6, 1, 4, 1)
 
 
 @dataclass
@@ -149,124 +141,3 @@ class Words(Outlets):
             return False
         self.tell((1, oid[-1]), value == b"an")
         return True
-
-
-class PduAgent:
-    """An agent on a free port. The community "private" writes, "public" reads; so does the v3 user
-    "bob" with AUTH and PRIV, and "eve", without a password, reads.
-    """
-
-    def __init__(
-        self, outlets: Any, *, auth: str = "USM_AUTH_HMAC96_SHA", priv: str = "USM_PRIV_CFB128_AES"
-    ) -> None:
-        with socket.socket(type=socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        self.outlets = outlets
-        self._protocols = auth, priv
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        assert self._ready.wait(20)
-        if self._failed:
-            raise self._failed
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._open())
-        except BaseException as error:
-            self._failed = error
-        else:
-            self._loop.call_soon(self._ready.set)
-            self._loop.run_forever()
-            self._engine.close_dispatcher()
-            self._loop.run_until_complete(asyncio.sleep(0))
-        finally:
-            self._ready.set()
-            self._loop.close()
-
-    async def _open(self) -> None:
-        udp = _pysnmp("carrier.asyncio.dgram.udp")
-        config, engine = _pysnmp("entity.config"), _pysnmp("entity.engine")
-        cmdrsp, context = _pysnmp("entity.rfc3413.cmdrsp"), _pysnmp("entity.rfc3413.context")
-
-        self._engine = engine.SnmpEngine()
-        transport = udp.UdpTransport().open_server_mode(("127.0.0.1", self.port))
-        config.add_transport(self._engine, (*udp.DOMAIN_NAME, 1), transport)
-        auth, priv = (getattr(config, name) for name in self._protocols)
-        config.add_v1_system(self._engine, "reader", "public")
-        config.add_v1_system(self._engine, "writer", "private")
-        config.add_v3_user(self._engine, "bob", auth, AUTH, priv, PRIV)
-        config.add_v3_user(self._engine, "eve")
-        # pysnmp lets write who has no view at all; so readers may write what is not there.
-        everything, nothing = (1, 3, 6), (1, 2)
-        for version in (1, 2):
-            config.add_vacm_user(
-                self._engine, version, "reader", "noAuthNoPriv", everything, nothing
-            )
-            config.add_vacm_user(
-                self._engine, version, "writer", "noAuthNoPriv", everything, everything
-            )
-        config.add_vacm_user(self._engine, 3, "bob", "authPriv", everything, everything)
-        config.add_vacm_user(self._engine, 3, "eve", "noAuthNoPriv", everything, nothing)
-        where = context.SnmpContext(self._engine)
-        where.unregister_context_name(b"")
-        where.register_context_name(b"", _controller(self))
-        cmdrsp.GetCommandResponder(self._engine, where)
-        cmdrsp.SetCommandResponder(self._engine, where)
-        await asyncio.sleep(0)
-
-    def __enter__(self) -> PduAgent:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-
-def _pysnmp(part: str) -> Any:
-    """A module of it: it has no types."""
-    return importlib.import_module(f"pysnmp.{part}")
-
-
-def _controller(agent: PduAgent) -> Any:
-    v2c, error = _pysnmp("proto.api.v2c"), _pysnmp("smi.error")
-    base: Any = _pysnmp("smi.instrum").AbstractMibInstrumController
-
-    class Controller(base):  # type: ignore[misc]
-        def read_variables(self, *bindings: Any, **context: Any) -> Any:
-            return [(name, self._read(name, context)) for name, _ in bindings]
-
-        def _read(self, name: Any, context: Any) -> Any:
-            # True: it is in no view of theirs.
-            if context["acFun"]("read", (name, None), **context):
-                return v2c.NoSuchInstance()
-            oid = tuple(name)
-            found = agent.outlets.get(oid[6:]) if oid[:6] == ENTERPRISES and len(oid) > 8 else None
-            if found is None:
-                return v2c.NoSuchInstance()
-            if isinstance(found, str):
-                return v2c.OctetString(found.encode())
-            return v2c.Integer32(found)
-
-        def write_variables(self, *bindings: Any, **context: Any) -> Any:
-            for index, (name, value) in enumerate(bindings):
-                if context["acFun"]("write", (name, value), **{**context, "idx": index}):
-                    raise error.NoAccessError(name=name, idx=index)
-                if agent.outlets.failing:
-                    raise getattr(error, agent.outlets.failing)(name=name, idx=index)
-                plain = int(value) if isinstance(value, v2c.Integer32) else bytes(value)
-                oid = tuple(name)
-                if oid[:6] != ENTERPRISES or not agent.outlets.set(oid[6:], plain):
-                    raise error.NotWritableError(name=name, idx=index)
-            return bindings
-
-    return Controller()

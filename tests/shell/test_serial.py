@@ -43,6 +43,7 @@ class Line:
         self.noise: list[bytes] = []
         self.often = 1.0
         self.lose = 0.0
+        self.lose_typed = 0.0
 
     def fileno(self) -> int:
         return self._fd
@@ -59,6 +60,10 @@ class Line:
         return data or b"\0"
 
     def write(self, data: memoryview) -> int:
+        if self.lose_typed:
+            kept = bytes(one for one in data if self._random.random() >= self.lose_typed)
+            os.write(self._fd, kept)
+            return len(data)
         return os.write(self._fd, data)
 
     def close(self) -> None:
@@ -125,6 +130,25 @@ def test_results(board: Board, tmp_path: Path) -> None:
         board.shell.run("echo no such thing >&2; false")
 
 
+def test_a_command_arrives_as_it_is(board: Board) -> None:
+    words = ["-n %d \\n \\101 ~ a ~ a", "* [a-z]* $HOME `id` !! # é\x07\x7f'\"", "- ."]
+    assert board.shell.run(["printf", "%s\n", *words]).stdout == "".join(f"{w}\n" for w in words)
+    code, out, _err, _ = board.shell.raw("-x; echo also")
+    assert (code, out) == (0, b"also\n")
+    assert board.shell.raw("")[:3] == (0, b"", b"")
+    # From what goes in one line to what does not.
+    for size in range(1000, 1500, 50):
+        assert board.shell.run("echo " + "y" * size).stdout == "y" * size + "\n"
+
+
+def test_both_streams_at_every_size_around_the_frames(board: Board) -> None:
+    for size in (1, 57, 399, 400, 401, 2999, 3000):
+        text = f"printf %0{size}d 7; printf %0{size}d 8 >&2"
+        done = board.shell.run(text)
+        assert (done.stdout, done.stderr) == ("7".zfill(size), "8".zfill(size))
+    assert board.shell.run("printf %0400d 7 >&2").stdout == ""
+
+
 def test_the_console_is_a_shell_of_its_own_again(board: Board) -> None:
     board.shell.run("true")
     board.console.sendline("echo con$((20+3))sole")
@@ -183,8 +207,8 @@ def test_kernel_messages_in_the_middle(dash: Board) -> None:
 
 
 def test_noise_of_no_known_form(dash: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_hil.shell.serial._AGAIN", 0.2)
-    monkeypatch.setattr("pytest_hil.shell.serial._STILL", 0.5)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._AGAIN", 0.2)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._STILL", 0.5)
     dash.shell.install()
     dash.line.often = 0.2
     dash.line.noise = [b"foo", b"\r\n<3>login: \r\n"]
@@ -194,8 +218,8 @@ def test_noise_of_no_known_form(dash: Board, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_lost_bytes(dash: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_hil.shell.serial._AGAIN", 0.2)
-    monkeypatch.setattr("pytest_hil.shell.serial._STILL", 0.5)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._AGAIN", 0.2)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._STILL", 0.5)
     dash.shell.install()
     dash.line.lose = 0.002
     for number in range(5):
@@ -203,9 +227,23 @@ def test_lost_bytes(dash: Board, monkeypatch: pytest.MonkeyPatch) -> None:
         assert dash.shell.run(f"seq {number} {number + 300}").stdout == wanted
 
 
+def test_lost_requests(dash: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._AGAIN", 0.1)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._STILL", 0.3)
+    dash.shell.install()
+    dash.line.lose_typed = 0.002
+    assert dash.shell.run("echo $$").stdout
+    for number in range(8):
+        # What it runs, it runs once and as it was said.
+        text = f"echo {number} >> ran; echo {number}.{'z' * 90}"
+        assert dash.shell.run(text).stdout == f"{number}.{'z' * 90}\n"
+    dash.line.lose_typed = 0.0
+    assert dash.shell.run("cat ran").stdout.split() == [str(number) for number in range(8)]
+
+
 def test_a_program_has_the_terminal(dash: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_hil.shell.serial._PATIENCE", 1.0)
-    monkeypatch.setattr("pytest_hil.shell.serial._AGAIN", 0.5)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._PATIENCE", 1.0)
+    monkeypatch.setattr("pytest_hil.shell.serial_talk._AGAIN", 0.5)
     dash.shell.run("true")
     dash.console.sendline("cat")
     with pytest.raises(ChannelLost, match="is it at its prompt"):
@@ -269,6 +307,12 @@ def test_frames_however_they_are_cut_and_mixed(sizes: list[int], where: int) -> 
 def test_nonsense_is_no_frame(data: bytes) -> None:
     frames = Frames("NN")
     assert frames.feed(b"@NN " + data.replace(b"\n", b"") + b"?\n") == []
-    assert frames.feed(b"@NN F 7 1 ~ F 7 1foo .\n@NN F 7 1 .\n") == []
+    for line in (
+        b"@NN 5 F 7 1 ~ F 7 1foo .",
+        b"@NN 5 F 7 1 .",
+        b"@NN F 7 1 ~ F 7 1 .",
+        b"@NN 6 F 7 1 ~ F 7 1 .",
+    ):
+        assert frames.feed(line + b"\n") == []
     digest = hashlib.sha256(data).hexdigest()
-    assert frames.feed(f"@NN X {digest} ~ X {digest} .\n".encode()) == [Frame("X", (digest,))]
+    assert frames.feed(f"@NN 66 X {digest} ~ X {digest} .\n".encode()) == [Frame("X", (digest,))]

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import ClassVar
 
+from pytest_hil.board.boot.download import receiver
 from pytest_hil.board.boot.stage import Refused, Way
 from pytest_hil.config import values
+from pytest_hil.config.described import described
 from pytest_hil.config.driver import Secret, key, secret
 from pytest_hil.config.values import BadValue, regex, text, wrong_kind
 from pytest_hil.console.session import Console
-from pytest_hil.errors import CommandFailed, CommandTimeout, ExpectTimeout
+from pytest_hil.errors import (
+    CommandFailed,
+    CommandTimeout,
+    ExpectTimeout,
+    TransferError,
+    Unsupported,
+)
 from pytest_hil.shell.base import Completed
+from pytest_hil.shell.xmodem import Protocol, Sender
+
+# Seconds that a command may take to end once it has all that was sent.
+_AFTER = 30.0
 
 
+@described(type="object", additionalProperties={"type": "string"})
 def environment(value: object) -> tuple[tuple[str, str], ...]:
     """``{NAME = "value"}``."""
     if not isinstance(value, dict):
@@ -39,6 +56,8 @@ class Dialect:
     set: str
     """A command with {name} and {value}."""
     get: str
+    downloads: Mapping[Protocol, str] = field(default_factory=dict)
+    """Commands with {address} that receive a file by a protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,11 @@ class Bootloader:
         """It boots by itself, unless there is something to be set before."""
         return not self._options.env and not self._options.boot
 
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """What is only said on the way here: whoever was further is not any more."""
+        return (self._autoboot,)
+
     def enter(self, way: Way) -> None:
         patterns = [self._prompt, self._autoboot, r"[Pp]assword: ?\Z"]
         while way.left:
@@ -102,16 +126,25 @@ class Bootloader:
         way.send(b"\x03")
         return way.expect_or_none([self._prompt], 1.0) is not None
 
-    def command(self, console: Console, line: str, timeout: float) -> Completed:
-        """Run a command at the prompt. Raises CommandFailed, CommandTimeout."""
-        import time
+    def command(
+        self,
+        console: Console,
+        line: str,
+        timeout: float,
+        *,
+        meanwhile: Callable[[], object] = bool,
+    ) -> Completed:
+        """Run a command at the prompt. ``meanwhile`` is done when it was sent.
 
+        Raises CommandFailed, CommandTimeout.
+        """
         nonce = secrets.token_hex(4)
         # In two parts, so that the echo of the command is not its answer.
         mark = f'echo {nonce[:4]}""{nonce[4:]} $?'
         began = time.monotonic()
         start = console.mark()
         console.send(f"{line}; {mark}\r" if line else f"{mark}\r")
+        meanwhile()
         try:
             found = console.expect(rf"{nonce} (\d+)", timeout=timeout)
             console.expect(self._prompt, timeout=timeout)
@@ -137,6 +170,32 @@ class Commands:
     def run(self, command: str, *, timeout: float = 30.0) -> Completed:
         """Run a command at its prompt. Raises CommandFailed, CommandTimeout."""
         return self._stage.command(self._console, command, timeout)
+
+    def send(
+        self,
+        path: str | PathLike[str],
+        *,
+        address: int | None = None,
+        protocol: Protocol = "ymodem",
+    ) -> Completed:
+        """Put a file into the board's memory over its console, at an address (None: where the
+        bootloader puts what it loads). ``protocol``: "ymodem", "xmodem" (its blocks of 128 bytes
+        fill up the last one), "xmodem-1k". What the bootloader said is returned.
+
+        Raises TransferError, CommandFailed, CommandTimeout; Unsupported where the bootloader has no
+        command for that.
+        """
+        command = self.dialect.downloads.get(protocol)
+        if command is None:
+            raise Unsupported(self._console.name, f"file by {protocol} at its bootloader")
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise TransferError(f"send {path} to {self._console.name}: {error}") from error
+        line = command.format(address="" if address is None else f"{address:#x}").strip()
+        sender = Sender(data, name=Path(path).name, protocol=protocol)
+        with receiver(self._console) as send:
+            return self._stage.command(self._console, line, _AFTER, meanwhile=lambda: send(sender))
 
     @property
     def dialect(self) -> Dialect:

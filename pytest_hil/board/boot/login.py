@@ -42,10 +42,15 @@ class Login:
     def passable(self) -> bool:
         return False
 
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """What is only said before this stage: whoever was here is not any more."""
+        return (self._options.login,)
+
     def enter(self, way: Way) -> None:
         own = self._options
         patterns = [own.prompt, own.login, own.ask, own.refused]
-        asked = False
+        asked, logins = False, 0
         while way.left:
             match way.expect_or_none(patterns, _SILENCE):
                 case 0:
@@ -53,6 +58,7 @@ class Login:
                     if self._counts(way):
                         return
                 case 1:
+                    logins += 1
                     way.sendline(own.user)
                 case 2:
                     if own.password is None:
@@ -67,6 +73,13 @@ class Login:
                     raise Refused(f"{which} (user {own.user})")
                 case _:
                     way.sendline("")
+        if logins:
+            times = "once" if logins == 1 else f"{logins} times"
+            raise Refused(
+                f"it asked {times} who logs in, and {own.prompt!r} did not come within "
+                f"{way.timeout:g} s",
+                mend="does it restart again and again, or is its shell's prompt another?",
+            )
         raise Refused(f"neither {own.login!r} nor {own.prompt!r} came within {way.timeout:g} s")
 
     def _counts(self, way: Way) -> bool:

@@ -17,4 +17,10 @@ class UBoot(Bootloader):
         boot="run bootcmd",
         set="setenv {name} '{value}'",
         get="printenv {name}",
+        # loadx takes blocks of 1024 bytes too.
+        downloads={
+            "ymodem": "loady {address}",
+            "xmodem": "loadx {address}",
+            "xmodem-1k": "loadx {address}",
+        },
     )

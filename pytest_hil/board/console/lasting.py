@@ -19,13 +19,15 @@ from pathlib import Path
 
 from pytest_hil.board.console.watch import Watch
 from pytest_hil.console.transport import Transport
-from pytest_hil.errors import HilError
+from pytest_hil.errors import ChannelLost, HilError
 
 # Seconds between two tries where no event tells: the first, and (doubled each time) the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 # A line that is lost sooner than this (seconds) was not really back: a server that takes one client
 # only answers and hangs up. Its outage goes on.
 _STEADY = 1.0
+# poll(2) takes no endless number (seconds).
+_LONGEST_WAIT = 3600.0
 # How long close() waits (seconds) for a try that cannot be interrupted; it ends by itself then.
 _CLOSING = 1.0
 
@@ -38,6 +40,7 @@ class LastingTransport:
     ``open`` makes the line: once here, whose errors are raised, and then once for each try.
     ``patience``: how long an outage may take, in seconds; 0: none is tolerated. ``watch``: the
     path whose coming is worth a try at once; without one, tries are made with growing pauses.
+    ``late``: the line need not be there yet; it is waited for once :meth:`powered` was called.
 
     What was written before an outage may be lost in the line, as on any wire; it is never sent
     again. During the outage nothing is taken. When the line is back, the stream says so in a line
@@ -51,6 +54,7 @@ class LastingTransport:
         patience: float,
         *,
         watch: Path | None = None,
+        late: bool = False,
     ) -> None:
         self._open = open
         self._name = name
@@ -65,13 +69,48 @@ class LastingTransport:
         self._thread: threading.Thread | None = None
         # Of the outage: what ends its waiting, and the other end of the pipe that is polled.
         self._wake = self._hold = -1
-        self._line: Transport | None = open()
+        # Without power nobody can expect a line: the time since then does not count.
+        self._unpowered = False
+        self._powered_at = 0.0
+        self._missed = ""
+        self._was_there = True
+        self._line: Transport | None = None
         self._opened = time.monotonic()
+        try:
+            self._line = open()
+        except ChannelLost:
+            if not late or patience <= 0:
+                raise
+            self._begin_late()
+            return
         try:
             self._fd = os.dup(self._line.fileno())
         except BaseException:
             self._line.close()
             raise
+
+    @property
+    def there(self) -> bool:
+        """Whether the line is there now."""
+        return self._line is not None
+
+    @property
+    def failure(self) -> str:
+        """Why the line was given up; "" while it was not."""
+        return self._failure
+
+    def unpowered(self) -> None:
+        """What the line ends in has no power: it may be gone for as long as that is so."""
+        with self._lock:
+            self._unpowered = True
+            self._look_again()
+
+    def powered(self) -> None:
+        """It has power again: from now on an outage's time counts."""
+        with self._lock:
+            self._unpowered = False
+            self._powered_at = time.monotonic()
+            self._look_again()
 
     def fileno(self) -> int:
         return self._fd
@@ -150,6 +189,7 @@ class LastingTransport:
         os.dup2(theirs, self._fd, inheritable=False)
         os.close(theirs)
         self._line = None
+        self._missed = f"the line was lost ({why}) and did not come back"
         line.close()
         if self._patience <= 0:
             self._failure = f"the line was lost ({why})"
@@ -158,10 +198,25 @@ class LastingTransport:
         if self._thread is not None:
             # The last outage's: it has brought the line, so it is at its end.
             self._thread.join()
+        self._begin_outage(now, again)
+
+    def _begin_late(self) -> None:
+        self._fd, self._hold = os.pipe()
+        self._was_there = False
+        self._unpowered = True
+        self._began = self._opened
+        self._missed = "it did not appear"
+        self._begin_outage(self._opened, again=False)
+
+    def _look_again(self) -> None:
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
+    def _begin_outage(self, lost: float, again: bool) -> None:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(
             target=self._outage,
-            args=(self._wake, now, why, again),
+            args=(self._wake, lost, again),
             name=f"hil-lasting-{self._name}",
             daemon=True,
         )
@@ -173,10 +228,10 @@ class LastingTransport:
 
     # The thread of one outage
 
-    def _outage(self, wake: int, lost: float, why: str, again: bool) -> None:
+    def _outage(self, wake: int, lost: float, again: bool) -> None:
         found: Transport | Exception | None = None
         try:
-            found = self._look_for_it(wake, self._began + self._patience, again)
+            found = self._look_for_it(wake, again)
         except Exception as error:
             # Not expected; but the console must not wait for a thread that is gone.
             _log.exception("the console of %s cannot be looked for", self._name)
@@ -187,7 +242,7 @@ class LastingTransport:
                 self._wake = -1
                 os.close(wake)
                 if found is None or isinstance(found, Exception):
-                    self._failure = self._epitaph(why, found)
+                    self._failure = self._epitaph(found)
                 elif self._closed:
                     found.close()
                 else:
@@ -198,17 +253,26 @@ class LastingTransport:
         self._line = line
         self._opened = time.monotonic()
         took = self._opened - lost
-        note = f"\r\n[pytest-hil: the console was lost; it is back after {took:.1f} s]\r\n"
+        what = "the console was lost; it is back" if self._was_there else "the console is there"
+        self._was_there = True
+        note = f"\r\n[pytest-hil: {what} after {took:.1f} s]\r\n"
         self._note += note.encode()
 
-    def _look_for_it(self, wake: int, deadline: float, again: bool) -> Transport | Exception | None:
+    @property
+    def _deadline(self) -> float:
+        """Until when the line is waited for; it changes with its power."""
+        if self._unpowered:
+            return float("inf")
+        return max(self._began, self._powered_at) + self._patience
+
+    def _look_for_it(self, wake: int, again: bool) -> Transport | Exception | None:
         """The line, or the last error; None: it comes back and is lost, until the deadline."""
         with contextlib.ExitStack() as stack:
             watch = self._watched(stack)
             if again:
                 if watch is not None:
                     watch.arm()
-                if not self._wait(wake, watch, deadline) or time.monotonic() >= deadline:
+                if not self._wait(wake, watch) or time.monotonic() >= self._deadline:
                     return None
             while True:
                 if watch is not None:
@@ -217,7 +281,7 @@ class LastingTransport:
                     return self._open()
                 except (OSError, HilError) as error:
                     last = error
-                if time.monotonic() >= deadline or not self._wait(wake, watch, deadline):
+                if time.monotonic() >= self._deadline or not self._wait(wake, watch):
                     return last
 
     def _watched(self, stack: contextlib.ExitStack) -> Watch | None:
@@ -229,8 +293,9 @@ class LastingTransport:
             # The host's limit of watches: the pauses are left.
             return None
 
-    def _wait(self, wake: int, watch: Watch | None, deadline: float) -> bool:
+    def _wait(self, wake: int, watch: Watch | None) -> bool:
         """Wait until a try is worth it, at most to the deadline; False when it was closed."""
+        deadline = self._deadline
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         until = min(deadline, time.monotonic() + self._pause)
@@ -240,16 +305,18 @@ class LastingTransport:
                 until = deadline
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         while (left := until - time.monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(left * 1000)]
+            ready = [fd for fd, _ in poll.poll(min(left, _LONGEST_WAIT) * 1000)]
             if wake in ready:
-                return False
+                # Closed, or there is power now, or none.
+                os.eventfd_read(wake)
+                return not self._closed
             if watch is not None and watch.fileno() in ready and watch.happened():
                 self._pause = _FIRST_PAUSE
                 return True
         return not self._closed
 
-    def _epitaph(self, why: str, last: Exception | None) -> str:
-        text = f"the line was lost ({why}) and did not come back within {self._patience:g} s"
+    def _epitaph(self, last: Exception | None) -> str:
+        text = f"{self._missed} within {self._patience:g} s"
         return f"{text}; the last try: {last}" if last else f"{text}: it is lost again and again"
 
 

@@ -10,7 +10,7 @@ from pytest_hil.board.console.lasting import LastingTransport
 from pytest_hil.config.driver import Section, key, seconds
 from pytest_hil.console.session import Console
 from pytest_hil.console.transport import Transport
-from pytest_hil.errors import ChannelLost, InfrastructureError
+from pytest_hil.errors import ChannelLost, HostLacks, InfrastructureError
 
 
 class ConsoleDriver(Protocol):
@@ -47,21 +47,33 @@ def open_console(section: Section, *, name: str) -> Console:
 
     Raises ConfigError, ToolMissing, InfrastructureError, ChannelLost.
     """
+    return console_on(open_line(section, name=name), name=name)
+
+
+def console_on(line: LastingTransport, *, name: str) -> Console:
+    """A console, which owns its line from now on."""
+    try:
+        return Console(line, name=name)
+    except BaseException:
+        line.close()
+        raise
+
+
+def open_line(section: Section, *, name: str, late: bool = False) -> LastingTransport:
+    """What a console reads and writes. ``late``: it need not be there before there is power.
+
+    Raises as :func:`open_console` does.
+    """
     kind = drivers.find("console", section)
     options, own = section.both(LineOptions, kind.Options)
     driver = kind(own)
     try:
-        transport = LastingTransport(
-            driver.open, name, options.patience, watch=getattr(driver, "watch", None)
+        return LastingTransport(
+            driver.open, name, options.patience, watch=getattr(driver, "watch", None), late=late
         )
     except InfrastructureError as error:
-        if type(error) not in (ChannelLost, InfrastructureError):
+        if type(error) not in (ChannelLost, HostLacks, InfrastructureError):
             raise
         raise type(error)(f"{section.where}: {error.message}", mend=error.mend) from error
     except OSError as error:
         raise ChannelLost(f"{section.where}: the console cannot be opened: {error}") from error
-    try:
-        return Console(transport, name=name)
-    except BaseException:
-        transport.close()
-        raise

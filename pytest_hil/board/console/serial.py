@@ -19,7 +19,7 @@ from pytest_hil.config import values
 from pytest_hil.config.driver import address, count, key, one_of
 from pytest_hil.config.values import BadValue, shown, wrong_kind
 from pytest_hil.console.transport import Transport
-from pytest_hil.errors import ChannelLost, InfrastructureError
+from pytest_hil.errors import ChannelLost, HostLacks, InfrastructureError
 
 _URL = re.compile(r"([a-z0-9]+)://(.*)", re.ASCII | re.IGNORECASE)
 # Seconds; as long as pyserial gives rfc2217.
@@ -101,7 +101,7 @@ class SerialConsole:
         try:
             import serial  # type: ignore[import-untyped,unused-ignore]
         except ImportError:
-            raise InfrastructureError(
+            raise HostLacks(
                 "pyserial is not installed", mend="install it: pip install 'pytest-hil[serial]'"
             ) from None
         if url:
@@ -247,7 +247,7 @@ def _forbidden(device: str) -> InfrastructureError:
             group = grp.getgrgid(info.st_gid).gr_name
     except (OSError, KeyError):
         pass
-    return InfrastructureError(
+    return HostLacks(
         f"this user may not open {device}",
         mend=f"sudo usermod -a -G {group} $USER, then log in again",
     )

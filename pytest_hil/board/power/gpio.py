@@ -10,7 +10,7 @@ from pytest_hil.board.power.switch import PowerError
 from pytest_hil.config import values
 from pytest_hil.config.driver import key
 from pytest_hil.config.values import BadValue, shown, wrong_kind
-from pytest_hil.errors import InfrastructureError
+from pytest_hil.errors import HostLacks, InfrastructureError
 
 
 def chip(value: object) -> str:
@@ -110,7 +110,7 @@ class GpioPower:
         what = f"line {options.line} of {options.chip}"
         match getattr(error, "errno", None):
             case errno.EACCES | errno.EPERM:
-                return InfrastructureError(
+                return HostLacks(
                     f"this user may not open {options.chip}",
                     mend="sudo usermod -a -G gpio $USER, then log in again "
                     '(where there is no such group: a udev rule for SUBSYSTEM=="gpio")',
@@ -135,7 +135,7 @@ def _gpiod() -> Any:
     try:
         import gpiod  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise InfrastructureError(
+        raise HostLacks(
             "gpiod is not installed", mend="install it: pip install 'pytest-hil[gpio]'"
         ) from None
     if not hasattr(gpiod, "request_lines"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pytest_hil.board.power.switch import PowerError
-from pytest_hil.errors import InfrastructureError, ToolMissing, visible
+from pytest_hil.errors import HostLacks, ToolMissing, visible
 from pytest_hil.usbip import host_device
 from pytest_hil.usbip.host_device import HostDevice
 
@@ -24,7 +24,7 @@ def devices(backend: Any = None, **wanted: int) -> list[HostDevice]:
     try:
         import usb.core
     except ImportError:
-        raise InfrastructureError(
+        raise HostLacks(
             "pyusb is not installed", mend="install it: pip install 'pytest-hil[usb]'"
         ) from None
     try:
@@ -50,7 +50,7 @@ def using(device: HostDevice) -> Iterator[Any]:
     except usb.core.USBError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             rule = host_device.not_permitted(device, device.vendor_id, device.product_id)
-            raise InfrastructureError(
+            raise HostLacks(
                 f"this user may not use the USB device {device}", mend=rule.mend
             ) from error
         raise PowerError(f"the USB device {device}: {error}") from error

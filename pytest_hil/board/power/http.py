@@ -12,6 +12,7 @@ from pytest_hil.board.power import http_auth
 from pytest_hil.board.power.http_client import HttpClient, url
 from pytest_hil.board.power.switch import PowerError
 from pytest_hil.config import values
+from pytest_hil.config.described import described
 from pytest_hil.config.driver import Secret, key, one_of, seconds, secret
 from pytest_hil.config.values import BadValue, shown, wrong_kind
 from pytest_hil.errors import ConfigError
@@ -19,6 +20,7 @@ from pytest_hil.errors import ConfigError
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
+@described(type="object", additionalProperties={"type": "string"})
 def headers(value: object) -> Mapping[str, str]:
     """A check for a table of header names and their values."""
     if not isinstance(value, dict):

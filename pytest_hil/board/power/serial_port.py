@@ -9,7 +9,7 @@ from typing import Any
 from pytest_hil.board.console import ports
 from pytest_hil.board.console.serial import not_opened
 from pytest_hil.board.power.switch import PowerError
-from pytest_hil.errors import ChannelLost, InfrastructureError
+from pytest_hil.errors import ChannelLost, HostLacks, InfrastructureError
 
 
 def open_port(wanted: str, *, baudrate: int, prepare: Callable[[Any], None]) -> Any:
@@ -21,7 +21,7 @@ def open_port(wanted: str, *, baudrate: int, prepare: Callable[[Any], None]) -> 
     try:
         import serial  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
-        raise InfrastructureError(
+        raise HostLacks(
             "pyserial is not installed", mend="install it: pip install 'pytest-hil[serial]'"
         ) from None
     try:

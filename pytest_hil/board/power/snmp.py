@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from pytest_hil.board.power.switch import PowerError
 from pytest_hil.config import values
+from pytest_hil.config.described import described, description
 from pytest_hil.config.driver import Secret, address, count, key, one_of, seconds, secret
 from pytest_hil.config.values import BadValue, shown, wrong_kind
-from pytest_hil.errors import ConfigError, InfrastructureError, visible
+from pytest_hil.errors import ConfigError, HostLacks, InfrastructureError, visible
 
 _PLACE = 'power {driver = "snmp"}'
 
@@ -83,6 +84,7 @@ class Community:
         return self._name
 
 
+@described(anyOf=[{"type": "string"}, description(secret)])
 def community(value: object) -> Community | Secret:
     """A check for a community: text, or where it is."""
     if isinstance(value, Community):
@@ -397,7 +399,7 @@ def _pysnmp(part: str) -> Any:
     try:
         return importlib.import_module(f"pysnmp.{part}")
     except ImportError:
-        raise InfrastructureError(
+        raise HostLacks(
             "pysnmp is not installed", mend="install it: pip install 'pytest-hil[snmp]'"
         ) from None
 
@@ -421,7 +423,7 @@ def _proof(options: SnmpOptions) -> Any:
         try:
             import cryptography  # noqa: F401
         except ImportError:
-            raise InfrastructureError(
+            raise HostLacks(
                 "cryptography is not installed", mend="install it: pip install 'pytest-hil[snmp]'"
             ) from None
     signs = {

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from pytest_hil.board.power import host_usb
 from pytest_hil.board.power.switch import PowerError
 from pytest_hil.config import values
-from pytest_hil.config.driver import count, key, one_of
+from pytest_hil.config.driver import address, count, key, one_of
 from pytest_hil.config.values import BadValue, shown
 from pytest_hil.errors import InfrastructureError
 from pytest_hil.usbip.host_device import HostDevice
@@ -63,6 +63,11 @@ class UsbHubOptions:
         values.boolean,
         default=False,
         help="switch though the hub says that it has no switch for each port",
+    )
+    usbip: tuple[str, int] | None = key(
+        address,
+        default=None,
+        help='the hub is not at this host, but exported there by USB/IP: "lab:3240"',
     )
 
 
@@ -122,6 +127,15 @@ class UsbHub:
     def close(self) -> None:
         """It is not kept open."""
 
+    def _reached(self) -> Any:
+        """pyusb's backend for it; None: libusb's."""
+        if self._backend is None and self._options.usbip is not None:
+            with contextlib.suppress(ImportError):  # no pyusb: who asks next says so
+                from pytest_hil.usbip.pyusb_backend import Backend
+
+                self._backend = Backend([self._options.usbip])
+        return self._backend
+
     # --- one half ---
 
     def _switch(self, *, on: bool) -> None:
@@ -149,7 +163,7 @@ class UsbHub:
 
     def _halves(self) -> list[_Half]:
         """The hub that is meant, and its other half where it has one."""
-        hubs = host_usb.devices(self._backend, bDeviceClass=_HUB_CLASS)
+        hubs = host_usb.devices(self._reached(), bDeviceClass=_HUB_CLASS)
         mine = _asked_hub(self._meant(hubs))
         if self._options.port > mine.ports:
             raise InfrastructureError(

@@ -64,6 +64,8 @@ class DebianBuild:
         self._add_files(tree)
         guest.add_profile(tree)
         (folder / "kernel").write_bytes(made.kernel)
+        if made.config:
+            (folder / "config").write_bytes(made.config)
         # Not compressed: the boot takes as long, and every kernel can read it.
         (folder / "initrd").write_bytes(cpio.archive(tree.items()))
         self._manifest(folder, tree, made.version, at_boot, fetched.versions)
@@ -151,10 +153,14 @@ class DebianBuild:
         packages: dict[str, str],
     ) -> None:
         append = " ".join(filter(None, (default_append(self.arch), self.spec.append)))
-        files = {name: sum_of(folder / name) for name in ("kernel", "initrd")}
+        files = {
+            name: sum_of(folder / name)
+            for name in ("kernel", "initrd", "config")
+            if (folder / name).exists()
+        }
         Manifest(
             name=self.spec.name,
-            key=content_key(*(f.sha256 for f in files.values()), append),
+            key=content_key(files["kernel"].sha256, files["initrd"].sha256, append),
             arch=self.arch,
             kernel="kernel",
             initrd="initrd",

@@ -19,6 +19,7 @@ from pytest_hil import process
 from pytest_hil.errors import ImageError, ToolMissing
 
 _ELF = b"\x7fELF"
+_CONFIG_BEGINS = b"IKCFG_ST"
 _ARM_ZIMAGE = b"\x18\x28\x6f\x01"  # Documentation/arch/arm/booting.rst
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz, memsz, align
@@ -36,11 +37,14 @@ _IMAGE_MAGICS = {b"ARM\x64": "aarch64", b"RSC\x05": "riscv64"}
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """What QEMU gets. ``version``: its release ("" unknown); ``note``: what was not possible."""
+    """What QEMU gets. ``version``: its release ("" unknown); ``note``: what was not possible;
+    ``config``: its .config, where it carries that.
+    """
 
     data: bytes
     version: str = ""
     note: str = ""
+    config: bytes = b""
 
 
 def prepare(data: bytes, *, name: str, arch: str) -> Kernel:
@@ -57,14 +61,14 @@ def prepare(data: bytes, *, name: str, arch: str) -> Kernel:
                 f"{name}: an x86-64 ELF kernel without the PVH entry note; QEMU cannot start it",
                 mend="build it with CONFIG_PVH=y, or give the bzImage instead",
             )
-        return Kernel(strip(data), _version(data))
+        return Kernel(strip(data), _version(data), config=embedded_config(data))
     if data[0x202:0x206] == b"HdrS":
         vmlinux = unpack_bzimage(data, name=name)
         if has_pvh_entry(vmlinux):
-            return Kernel(strip(vmlinux), _version(vmlinux))
+            return Kernel(strip(vmlinux), _version(vmlinux), config=embedded_config(vmlinux))
         note = f"{name} has no PVH entry (CONFIG_PVH): it boots as a bzImage, some seconds slower"
-        return Kernel(data, _version(vmlinux), note)
-    return Kernel(data, _version(data))
+        return Kernel(data, _version(vmlinux), note, embedded_config(vmlinux))
+    return Kernel(data, _version(data), config=embedded_config(data))
 
 
 def _check_arch(data: bytes, *, name: str, arch: str) -> None:
@@ -95,6 +99,19 @@ def _unwrap(data: bytes, *, name: str) -> bytes:
     if inner[:2] == b"\x1f\x8b" or inner[4:8] == b"zimg":
         raise ImageError(f"{name}: compressed more than once")
     return inner
+
+
+def embedded_config(data: bytes) -> bytes:
+    """The .config that an unpacked kernel carries with CONFIG_IKCONFIG (kernel/configs.c); empty
+    where it has none.
+    """
+    start = data.find(_CONFIG_BEGINS)
+    if start < 0:
+        return b""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data[start + len(_CONFIG_BEGINS) :], _LIMIT)
+    except zlib.error:
+        return b""
 
 
 def _version(data: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_hil.config import DebianImage
@@ -38,7 +38,7 @@ ON_DEMAND = (
 @dataclass(frozen=True, slots=True)
 class Linux:
     """``modules`` are in the image, each behind what it needs; the first ``at_boot`` of them load
-    at boot. ``builtin`` is modules.builtin's text.
+    at boot. ``builtin`` is modules.builtin's text, ``config`` the kernel's .config.
     """
 
     kernel: bytes
@@ -46,6 +46,7 @@ class Linux:
     modules: tuple[Module, ...] = ()
     at_boot: int = 0
     builtin: bytes = b""
+    config: bytes = b""
 
 
 def from_packages(
@@ -54,9 +55,13 @@ def from_packages(
     """The distribution's kernel. ``work`` is a directory to unpack in."""
     progress("unpacking the kernel and its modules")
     kernels: dict[str, bytes] = {}
+    config = b""
     for package in packages:
         for path, entry in deb.members(package, wanted=_is_of_kernel):
             if not stat.S_ISREG(entry.mode):
+                continue
+            if path.startswith("boot/config-"):
+                config = entry.data
                 continue
             if path.startswith("boot/"):
                 kernels[Path(path).name] = entry.data
@@ -67,7 +72,7 @@ def from_packages(
     if len(kernels) != 1:
         raise ImageError(f"the kernel's packages hold {len(kernels)} kernels, not one")
     ((name, data),) = kernels.items()
-    made = kernel.prepare(data, name=name, arch=arch)
+    made = replace(kernel.prepare(data, name=name, arch=arch), config=config)
     return _with_modules(made, ModuleTree(find_version(work)), spec, progress)
 
 
@@ -87,7 +92,7 @@ def from_user(spec: DebianImage, *, arch: str, progress: Progress) -> Linux:
                 f"[image.{spec.name}] modules: there are none for the kernel {spec.kernel}",
                 mend="give their directory as kernel_modules, or build them in",
             )
-        return Linux(made.data, made.version)
+        return Linux(made.data, made.version, config=made.config)
     tree = ModuleTree(find_version(spec.kernel_modules))
     if made.version and tree.version != made.version:
         raise ImageError(
@@ -113,10 +118,13 @@ def _with_modules(
         modules=tuple(tree.closure([*wanted, *ON_DEMAND])),
         at_boot=len(tree.closure(wanted)),
         builtin=builtin.read_bytes() if builtin.is_file() else b"",
+        config=made.config,
     )
 
 
 def _is_of_kernel(path: str) -> bool:
     return bool(
-        re.fullmatch(r"boot/vmlinu[xz]-.*|(usr/)?lib/modules/.*(\.ko(\.\w+)?|builtin)", path)
+        re.fullmatch(
+            r"boot/(vmlinu[xz]|config)-.*|(usr/)?lib/modules/.*(\.ko(\.\w+)?|builtin)", path
+        )
     )

@@ -26,7 +26,7 @@ class Image:
 
     ``key`` is a hash that changes when any byte of what boots changes. ``kernel`` None: the disk
     boots by itself. ``agent``: whether the guest runs our agent. Paths are absolute; ``disks``
-    are never written (machines write to overlays).
+    are never written (machines write to overlays). ``config`` is the kernel's .config, if known.
     """
 
     key: str
@@ -37,6 +37,7 @@ class Image:
     append: str
     disks: tuple[Path, ...] = ()
     agent: bool = True
+    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Manifest:
             initrd=folder / self.initrd,
             append=self.append,
             agent=self.agent,
+            config=folder / "config" if "config" in self.files else None,
         )
 
     def same_sizes(self, folder: Path) -> bool:

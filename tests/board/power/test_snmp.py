@@ -20,20 +20,11 @@ from pytest_hil.board.power.snmp import Community, SnmpOptions, SnmpPower, agent
 from pytest_hil.board.power.switch import PowerError, Switch, SwitchOptions, open_switch
 from pytest_hil.config.driver import Secret, Section
 from pytest_hil.errors import ConfigError, InfrastructureError
+from pytest_hil.rig.pdu_agent import AUTH, PRIV, PduAgent
 
 pytest.importorskip("pysnmp")
 
-from tests.rig.pdu_agent import (
-    AUTH,
-    PRIV,
-    Apc,
-    Apc2,
-    Eaton,
-    Outlets,
-    PduAgent,
-    Raritan,
-    Words,
-)
+from tests.rig.pdu_agent import Apc, Apc2, Eaton, Outlets, Raritan, Words
 
 SNMPD = shutil.which("snmpd")
 AUTH_SECRET, PRIV_SECRET = Secret("env", "HIL_TEST_AUTH"), Secret("env", "HIL_TEST_PRIV")
@@ -446,7 +437,7 @@ except Exception as error:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.startswith("InfrastructureError pysnmp is not installed")
+    assert done.stdout.startswith("HostLacks pysnmp is not installed")
     assert "pip install 'pytest-hil[snmp]'" in done.stdout
 
 

@@ -1,0 +1,3 @@
+unsigned collatz(unsigned value);
+int classify(int value);
+int work(void);

@@ -1,0 +1,1 @@
+"""What code the targets ran: collected per test, merged over all, reported."""

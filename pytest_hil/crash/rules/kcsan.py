@@ -1,0 +1,29 @@
+"""KCSAN: data races (kernel/kcsan/report.c). It sorts the two functions itself."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_hil.crash import title as names
+from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.rule import Body, Rule
+
+
+def _title(body: Body) -> str:
+    sides = [names.symbol(each) or names.function(each) for each in body.match[2].split(" / ")]
+    return f"KCSAN: {body.match[1]} in {' / '.join(map(str, sides))}"
+
+
+RULES = (
+    Rule(
+        kind="kcsan",
+        severity=Severity.WARNING,
+        starts=("BUG: KCSAN: ",),
+        header=re.compile(r"BUG: KCSAN: ((?:assert: )?[\w-]+) in (\S.*)"),
+        title=_title,
+        end=re.compile(r"={20,}$"),
+        body=re.compile(
+            r"(?:assert no |race at |read|write|value changed|Reported by Kernel|bits changed)"
+        ),
+    ),
+)

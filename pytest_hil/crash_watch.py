@@ -1,0 +1,167 @@
+"""Reads along what an opened target says, and says at once when it has crashed."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_hil.crash import Crash, Detector, Rules
+from pytest_hil.errors import Crashed, HilError, NoCrash
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pytest_hil.console.session import Console
+
+# How long a crash that must be there may take to be read to its end, in seconds.
+_PATIENCE = 2.0
+
+
+class CrashWatch:
+    """The crashes of one target, over all the consoles that it has in its time.
+
+    A crash that nobody expects interrupts what waits for the target: a command, an expect. Any
+    thread may call. ``ignore``: patterns of titles that are no news.
+    """
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self.ignore: tuple[re.Pattern[str], ...] = ()
+        self.on_crash: Callable[[Crash], object] = lambda _crash: None
+        self._news = threading.Condition()
+        self._found: list[Crash] = []
+        self._seen = 0
+        self._expected: list[Expected] = []
+        self._console: Console | None = None
+        self._detector: Detector | None = None
+        self._unfollow: tuple[Callable[[], None], ...] = ()
+
+    def follow(self, console: Console) -> None:
+        """This is the target's console from now on."""
+        if console is self._console:
+            return
+        self.close()
+        detector = Detector(self.rules)
+        started = time.monotonic()
+
+        def said(data: bytes) -> None:
+            found = detector.feed(data, time.monotonic() - started) if data else detector.finish()
+            self._take(found, console)
+
+        def silent() -> bool:
+            self._take(detector.idle(), console)
+            return detector.reading
+
+        self._console, self._detector = console, detector
+        self._unfollow = (console.subscribe(said), console.on_silence(silent))
+
+    def close(self) -> None:
+        """Follow no console any more. What was found stays."""
+        unfollow, self._unfollow = self._unfollow, ()
+        self._console = self._detector = None
+        for end in unfollow:
+            end()
+
+    # --- what there was ---
+
+    def mark(self) -> int:
+        """This moment, for :meth:`since`."""
+        with self._news:
+            return len(self._found)
+
+    def since(self, mark: int) -> Sequence[Crash]:
+        """The crashes since then that nobody expected."""
+        with self._news:
+            return tuple(self._found[mark:])
+
+    def unseen(self) -> Sequence[Crash]:
+        """Those that nobody has asked for yet; then they have been."""
+        with self._news:
+            found = tuple(self._found[self._seen :])
+            self._seen = len(self._found)
+            return found
+
+    def settle(self, mark: int, *, certain: bool = False) -> Sequence[Crash]:
+        """:meth:`since`, when what is being printed now has been read to its end.
+
+        ``certain``: there must be one, its words may only be on their way.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        with self._news:
+            self._news.wait_for(
+                lambda: not self._reading and not (certain and len(self._found) == mark),
+                max(0.0, deadline - time.monotonic()),
+            )
+            self._seen = len(self._found)
+            return tuple(self._found[mark:])
+
+    @property
+    def _reading(self) -> bool:
+        return self._detector is not None and self._detector.reading
+
+    def _take(self, crashes: Sequence[Crash], console: Console) -> None:
+        for crash in crashes:
+            if any(one.search(crash.title) for one in self.ignore):
+                continue
+            with self._news:
+                if not any(one.takes(crash) for one in self._expected):
+                    self._found.append(crash)
+                    console.interruption.give(Crashed(crash.title, crash=crash))
+            self.on_crash(crash)
+        with self._news:
+            self._news.notify_all()
+
+    # --- what is wanted ---
+
+    def expect(self, match: str, *, timeout: float) -> Expected:
+        """See :meth:`pytest_hil.target.Target.crashes`."""
+        return Expected(self, re.compile(match), timeout)
+
+
+class Expected:
+    """``with hil.crashes("KASAN: .* in foo") as expected:``; ``crashes`` are those that came."""
+
+    def __init__(self, watch: CrashWatch, pattern: re.Pattern[str], timeout: float) -> None:
+        self.crashes: list[Crash] = []
+        self._watch = watch
+        self._pattern = pattern
+        self._timeout = timeout
+
+    def takes(self, crash: Crash) -> bool:
+        """Whether it is one of those; then it is taken. What follows one from it is no news."""
+        if self._pattern.search(crash.title) or (self.crashes and crash.follow_up):
+            self.crashes.append(crash)
+            return True
+        return False
+
+    def __enter__(self) -> Expected:
+        with self._watch._news:
+            self._watch._expected.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        watch = self._watch
+        try:
+            # An error of the target's is what a crash looks like from here; any other is news.
+            if error is not None and not isinstance(error, HilError):
+                with watch._news:
+                    watch._news.wait_for(lambda: not watch._reading, _PATIENCE)
+                return False
+            with watch._news:
+                watch._news.wait_for(lambda: self.crashes and not watch._reading, self._timeout)
+            if self.crashes:
+                return True
+            if error is None:
+                raise NoCrash(self._pattern.pattern, timeout=self._timeout)
+            return False
+        finally:
+            with watch._news:
+                watch._expected.remove(self)

@@ -1,0 +1,162 @@
+"""A crash of a target fails the test that was running: at once, and with the crash's title."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_hil.errors import ConfigError, Crashed
+from pytest_hil.plugin.artifacts import directory_of, place_of, run_of
+from pytest_hil.plugin.items import Attempt, Use, attempt_of
+
+if TYPE_CHECKING:
+    from pytest_hil.crash import Crash, Rules
+    from pytest_hil.target import Target
+
+PREFIX = "crash: "
+
+_RULES = pytest.StashKey["Rules"]()
+_IGNORED = pytest.StashKey[tuple[re.Pattern[str], ...]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(
+        "hil_crash_ignore",
+        "titles of crashes that fail no test: regular expressions, one a line",
+        type="linelist",
+    )
+    parser.addini(
+        "hil_crash_rules",
+        "more that is a crash: KIND: HEADER, or KIND: HEADER ... END, one a line",
+        type="linelist",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What is wrong is said before the first test.
+    ignored(config)
+    if config.getini("hil_crash_rules"):
+        rules(config)
+
+
+def ignored(config: pytest.Config) -> tuple[re.Pattern[str], ...]:
+    """The ini file's patterns of titles. Raises UsageError."""
+    found = config.stash.get(_IGNORED, None)
+    if found is None:
+        try:
+            found = tuple(re.compile(line) for line in config.getini("hil_crash_ignore"))
+        except re.error as wrong:
+            raise pytest.UsageError(
+                f"hil_crash_ignore: {wrong.pattern!r} is no regular expression: {wrong}"
+            ) from None
+        config.stash[_IGNORED] = found
+    return found
+
+
+def rules(config: pytest.Config) -> Rules:
+    """What is a crash. Raises UsageError."""
+    found = config.stash.get(_RULES, None)
+    if found is None:
+        from pytest_hil.crash import Rules
+
+        try:
+            found = Rules().installed().reading(config.getini("hil_crash_rules"))
+        except ConfigError as wrong:
+            raise pytest.UsageError(str(wrong)) from None
+        config.stash[_RULES] = found
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
+    """A test begins to use a target: what crashes from now on is its."""
+    from pytest_hil.target import Opened
+
+    assert isinstance(target, Opened)  # whoever opened it gave it here
+    attempt = attempt_of(item)
+    use = next((one for one in attempt.uses if one.target is target), None) if attempt else None
+    if use is None:
+        return
+    watch = target.watch_crashes(rules(item.config))
+    watch.ignore = (*ignored(item.config), *use.wanted.wish.crash_ignore)
+    directory = directory_of(item)
+
+    def tell(crash: Crash) -> None:
+        directory.events("crash", machine=label or target.name, title=crash.title, **_facts(crash))
+
+    watch.on_crash = tell
+    missed = watch.unseen()
+    use.crash_mark = watch.mark()
+    if missed:
+        raise Crashed(
+            f"the target {target.name} crashed before this test, after the last one that used it: "
+            f"{missed[0].title}",
+            crash=missed[0],
+        )
+
+
+def _facts(crash: Crash) -> dict[str, str]:
+    return {"crash": crash.kind, "severity": crash.severity}
+
+
+def crashed(item: pytest.Item, attempt: Attempt, error: BaseException | None) -> Crashed | None:
+    """The crash of this phase of a test, told with its title, if there was one.
+
+    ``error`` is what ended the phase.
+    """
+    # A kernel that said through its hypervisor that it panicked prints why, perhaps a bit later.
+    told = isinstance(error, Crashed) and error.crash is None
+    found = list(_found(attempt, certain=told))
+    if not found:
+        return error if isinstance(error, Crashed) else None
+    _write(item, found)
+    (use, crash), *more = found
+    for each, one in found:
+        each.crashes.append(one)
+        each.target.console.interruption.take()
+    name = f" ({use.label})" if use.label else ""
+    lines = [f"{crash.title}{name}"]
+    lines += [f"  then: {one.title}" for _, one in more[:5]]
+    if crash.panic and crash.panic not in crash.title:
+        lines.append(f"  it ended with: {crash.panic}")
+    return Crashed("\n".join(lines), crash=crash)
+
+
+def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:
+    for use in attempt.uses:
+        watch = use.target.crash_watch
+        for crash in watch.settle(use.crash_mark, certain=certain):
+            yield use, crash
+        use.crash_mark = watch.mark()
+
+
+def _write(item: pytest.Item, found: Sequence[tuple[Use, Crash]]) -> None:
+    """crash.txt for people and crash.json for programs, beside what the target said."""
+    from pytest_hil.artifacts.disk import write_json
+
+    for use in {id(use): use for use, _ in found}.values():
+        mine = [*use.crashes, *(crash for each, crash in found if each is use)]
+        place = place_of(item, use.label)
+        try:
+            write_json(place / "crash.json", [asdict(crash) for crash in mine])
+            text = "\n".join(f"== {crash.title}\n{crash.text.rstrip()}\n" for crash in mine)
+            (place / "crash.txt").write_text(text)
+        except OSError as error:
+            run_of(item.config).trouble(error)
+    item.user_properties += [("hil_crash", crash.title) for _, crash in found]
+
+
+def section(item: pytest.Item, use: Use, *, lines: int = 60) -> str:
+    """A target's crash reports, for the report of its test; "" if it did not crash."""
+    from pytest_hil.errors import visible
+
+    said = [line for crash in use.crashes for line in visible(crash.text.rstrip()).splitlines()]
+    if not said:
+        return ""
+    if len(said) > lines:
+        said = [*said[:lines], f"… {len(said) - lines} lines more"]
+    return "\n".join([*said, f"[all of it: {place_of(item, use.label) / 'crash.txt'}]"])

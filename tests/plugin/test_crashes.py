@@ -1,0 +1,179 @@
+"""A crash fails the test that was running, at once, with its title."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+QEMU = "--hil-target=qemu"
+# Pytest's summary is cut where the terminal ends.
+WIDE = {"COLUMNS": "200"}
+
+# What a kernel prints for a WARN_ON, printed by a program.
+WARN = """
+REPORT = '''------------[ cut here ]------------
+WARNING: CPU: 0 PID: 77 at drivers/foo/%(name)s.c:12 %(name)s_open+0x12/0x40 [foo]
+Modules linked in: foo(O)
+CPU: 0 PID: 77 Comm: cat Tainted: G           O       6.1.0-37-amd64 #1  Debian 6.1.140-1
+RIP: 0010:%(name)s_open+0x12/0x40 [foo]
+Call Trace:
+ <TASK>
+ %(name)s_open+0x12/0x40 [foo]
+ do_syscall_64+0x55/0xb0
+ </TASK>
+---[ end trace 0000000000000000 ]---'''
+
+def warn(hil, name="bar", after=""):
+    lines = (REPORT % {"name": name}).splitlines()
+    text = "".join(f"echo '<4>{line}' > /dev/kmsg\\n" for line in lines)
+    hil.run(f"({after}{text}) > /dev/null 2>&1 &" if after else text)
+"""
+
+
+@pytest.mark.machine
+def test_a_crash_is_what_the_test_fails_with(inner: Any) -> None:
+    inner.write(
+        f"""
+import pytest
+{WARN}
+def test_while_it_waits(hil):
+    warn(hil, after="sleep 0.5; ")
+    hil.console.expect("never", timeout=300)
+def test_while_a_command_runs(hil):
+    warn(hil, after="sleep 0.5; ")
+    hil.run("sleep 300", timeout=None)
+def test_nobody_waits(hil):
+    warn(hil)
+def test_an_assertion_beside_it(hil):
+    warn(hil)
+    assert hil.name == "something else"
+def test_panic(hil):
+    hil.run("echo c > /proc/sysrq-trigger")
+def test_one_that_is_skipped(hil):
+    warn(hil)
+    pytest.skip("no matter")
+@pytest.mark.xfail
+def test_known(hil):
+    warn(hil)
+def test_after(hil):
+    assert hil.run("echo well").ok
+"""
+    )
+    assert inner.run(QEMU, "--junitxml=out.xml", env=WIDE) == 1
+    lines = [line for line in inner.text.splitlines() if line.startswith("FAILED")]
+    title = "crash: WARNING in bar_open [foo]"
+    assert [line.partition("::")[2] for line in lines] == [
+        f"test_while_it_waits - {title}",
+        f"test_while_a_command_runs - {title}",
+        f"test_nobody_waits - {title}",
+        f"test_an_assertion_beside_it - {title}",
+        "test_panic - crash: panic: sysrq triggered crash",
+        f"test_one_that_is_skipped - {title}",
+    ]
+    assert "1 passed, 1 xfailed" in inner.text
+    assert "\ncrash: WARNING in bar_open [foo]\n\nThe test was here:\n" in inner.text
+    assert inner.text.count("---- hil: crash ----") == 6
+    for case in ET.parse(inner.directory / "out.xml").getroot().iter("testcase"):
+        said = {one.get("name"): one.get("value") for one in case.iter("property")}
+        assert said["hil_target"] == "qemu"
+        assert ("hil_crash" in said) == (case.get("name") != "test_after")
+    written = list((inner.directory / ".hil" / "latest").glob("*test_panic*/crash.json"))
+    (crash,) = json.loads(written[0].read_text())
+    assert crash["kind"] == "panic"
+    assert "sysrq_handle_crash" in crash["text"]
+    assert "== panic: sysrq" in written[0].with_suffix(".txt").read_text()
+    events = (written[0].parent / "events.jsonl").read_text()
+    assert '"kind": "crash"' in events
+
+
+@pytest.mark.machine
+def test_crashes_that_are_wanted_and_those_that_are_no_matter(inner: Any) -> None:
+    inner.write(
+        f"""
+import pytest
+from pytest_hil import NoCrash
+{WARN}
+def test_wanted(hil):
+    with hil.crashes("sysrq triggered") as expected:
+        hil.run("echo c > /proc/sysrq-trigger")
+    assert [one.kind for one in expected.crashes] == ["panic"]
+def test_wanted_later(hil):
+    with hil.crashes("WARNING in bar_open"):
+        warn(hil, after="sleep 0.5; ")
+def test_another_one(hil):
+    with hil.crashes("KASAN"):
+        warn(hil)
+def test_none(hil):
+    with pytest.raises(NoCrash, match="no crash with a title like 'KASAN' came within 0.1 s"):
+        with hil.crashes("KASAN", timeout=0.1):
+            pass
+def test_an_assertion_within(hil):
+    with pytest.raises(AssertionError):
+        with hil.crashes("WARNING"):
+            warn(hil)
+            raise AssertionError
+@pytest.mark.hil(crash_ignore=["in bar_open"])
+def test_ignored(hil):
+    warn(hil)
+def test_ignored_by_the_ini_file(hil):
+    warn(hil, name="known")
+"""
+    )
+    inner.write("[pytest]\nhil_crash_ignore =\n  WARNING in known_\n", "pytest.ini")
+    assert inner.run(QEMU, env=WIDE) == 1
+    assert "FAILED test_inner.py::test_another_one - crash: WARNING in bar_open [foo]" in inner.text
+    assert "1 failed, 6 passed" in inner.text
+
+
+@pytest.mark.machine
+def test_a_crash_between_two_tests_is_said_so(inner: Any) -> None:
+    inner.write(
+        """
+import time
+def pytest_runtest_logfinish(nodeid):
+    import test_inner
+    if nodeid.endswith("test_first"):
+        deadline = time.monotonic() + 60
+        while "end trace" not in test_inner.TARGETS[0].console.text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1)  # until it is read to its end
+""",
+        "conftest.py",
+    )
+    inner.write(
+        f"""
+{WARN}
+TARGETS = []
+def test_first(hil):
+    TARGETS.append(hil)
+    warn(hil, after="sleep 2; ")
+def test_second(hil):
+    pass
+def test_third(hil):
+    pass
+"""
+    )
+    assert inner.run(QEMU, "--hil-scope=module", env=WIDE) == 1
+    assert (
+        "ERROR test_inner.py::test_second - crash: the target qemu crashed before this test, after "
+        "the last one that used it: WARNING in bar_open [foo]" in inner.text
+    )
+    assert "2 passed, 1 error" in inner.text
+
+
+@pytest.mark.parametrize(
+    ("ini", "said"),
+    [
+        ("hil_crash_ignore = foo(", "hil_crash_ignore: 'foo(' is no regular expression"),
+        ("hil_crash_rules = nothing", "crash rules: 'nothing' is none"),
+    ],
+)
+def test_what_is_wrong_in_the_ini_file(inner: Any, ini: str, said: str) -> None:
+    inner.write("def test_it(hil): pass")
+    inner.write(f"[pytest]\n{ini}\n", "pytest.ini")
+    assert inner.run("-q") == 4
+    assert said in inner.text

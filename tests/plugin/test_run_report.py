@@ -1,0 +1,164 @@
+"""What a real run leaves for its readers: results.jsonl, report.html, ctrf.json, attachments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# A board that says something and is ready; and what can become of tests of it.
+BOARDS = """
+[target.echo]
+backend = "board"
+arch = "x86_64"
+console.driver = "command"
+console.command = ["sh", "-c", "printf 'I am <b>ready\\\\r\\\\n# '; exec cat"]
+power = { driver = "command", on = "true", off = "true" }
+boot = [{ driver = "prompt", prompt = "# " }]
+"""
+
+TESTS = """
+import pytest
+
+@pytest.mark.smoke
+def test_bad(hil):
+    assert "ready" in hil.console.text()
+    assert 0, "no <luck>"
+
+def test_plain(): pass
+
+@pytest.mark.skip(reason="needs a new board")
+def test_skipped(): pass
+
+@pytest.mark.xfail(reason="bug 12")
+def test_known(): assert 0
+
+@pytest.fixture
+def broken(): raise RuntimeError("the relay is gone")
+
+def test_broken(broken): pass
+
+@pytest.fixture
+def untidy():
+    yield
+    raise RuntimeError("not tidied up")
+
+def test_untidy(untidy): assert 0, "first"
+"""
+
+
+@pytest.fixture
+def site(plain: pytest.Pytester) -> pytest.Pytester:
+    (plain.path / "boards.toml").write_text(BOARDS)
+    (plain.path / "pytest.ini").write_text("[pytest]\nmarkers = smoke\n")
+    (plain.path / "test_it.py").write_text(TESTS)
+    return plain
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_a_report_of_all_its_tests(site: pytest.Pytester) -> None:
+    """And pytest-html and Allure, where they are asked for, get consoles and crashes."""
+    done = site.runpytest_subprocess(
+        "--hil-target=echo", "--html=html/r.html", "--alluredir=allure", "--hil-boot-timeout=50"
+    )
+    done.assert_outcomes(passed=1, failed=2, skipped=1, xfailed=1, errors=2)
+    (run,) = (site.path / ".hil" / "runs").iterdir()
+    done.stdout.fnmatch_lines([f"hil: report: .hil/runs/{run.name}/report.html"])
+    results = {line["nodeid"].partition("::")[2]: line for line in lines(run / "results.jsonl")}
+    assert {name: line["outcome"] for name, line in results.items()} == {
+        "test_bad": "failed",
+        "test_plain": "passed",
+        "test_skipped": "skipped",
+        "test_known": "xfailed",
+        "test_broken": "error",
+        "test_untidy": "error",
+    }
+    bad = results["test_bad"]
+    assert (bad["target"], bad["directory"], bad["markers"]) == (
+        "echo",
+        "test_it.py--test_bad@echo",
+        ["smoke"],
+    )
+    assert bad["reason"] == "AssertionError: no <luck>"
+    assert 'assert 0, "no <luck>"' in bad["text"]
+    assert bad["phases"].keys() == {"setup", "call", "teardown"}
+    assert results["test_skipped"]["reason"] == "needs a new board"
+    assert results["test_untidy"]["reason"] == "AssertionError: first"
+    assert "not tidied up" in results["test_untidy"]["text"]
+
+    directory = run / bad["directory"]
+    meta = json.loads((directory / "meta.json").read_text())
+    (ready,) = (line for line in lines(directory / "events.jsonl") if line["kind"] == "ready")
+    assert ready["description"]["arch"] == "x86_64"
+    # All of it on one clock, whose beginning is that of the test.
+    assert 0 < ready["seconds"] <= ready["t"] <= meta["duration"]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["options"] == ["--hil-boot-timeout=50.0"]
+    assert facts["root"] == str(site.path)
+
+    page = (run / "report.html").read_text()
+    assert "2 failed" not in page
+    assert "1 failed, 2 error, 1 passed" in page
+    ctrf = json.loads((run / "ctrf.json").read_text())
+    assert ctrf["results"]["summary"]["tests"] == 6
+
+    assert "I am &lt;b&gt;ready" in all_text(site.path / "html") or "I am <b>ready" in all_text(
+        site.path / "html" / "assets"
+    )
+    attached = [path.read_text() for path in (site.path / "allure").glob("*-attachment.txt")]
+    assert any("I am <b>ready" in text for text in attached)
+
+
+def all_text(directory: Path) -> str:
+    return "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
+
+
+def test_none_is_written_if_none_is_wanted(site: pytest.Pytester) -> None:
+    (site.path / "pytest.ini").write_text("[pytest]\nmarkers = smoke\nhil_report = none\n")
+    done = site.runpytest_subprocess("--hil-target=echo", "-k", "bad")
+    done.assert_outcomes(failed=1, deselected=5)
+    (run,) = (site.path / ".hil" / "runs").iterdir()
+    assert {path.name for path in run.iterdir() if path.is_file()} == {"run.json", "results.jsonl"}
+    done.stdout.no_fnmatch_line("hil: report*")
+
+
+def test_a_wrong_word_is_said_first(plain: pytest.Pytester) -> None:
+    plain.makeini("[pytest]\nhil_report = pdf\n")
+    done = plain.runpytest_inprocess()
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(["*hil_report: 'pdf' is not one of html, none*"])
+
+
+def test_a_run_without_targets_writes_nothing(plain: pytest.Pytester) -> None:
+    plain.makepyfile("def test_a(): pass")
+    plain.runpytest_subprocess("--hil-target=qemu").assert_outcomes(passed=1)
+    assert not list((plain.path / ".hil").rglob("results.jsonl"))
+
+
+@pytest.mark.machine
+def test_workers_and_one_that_dies(inner: Any) -> None:
+    inner.write(
+        "import os\n"
+        "def test_a(hil): pass\n"
+        "def test_b(hil): hil.console.tail(1); os._exit(3)\n"
+        "def test_c(): pass\n"
+        "def test_d(hil): assert 0\n"
+    )
+    assert inner.run("--hil-target=qemu", "-n2", "--hil-keep=none") == 1, inner.text
+    (run,) = (inner.directory / ".hil" / "runs").iterdir()
+    found = lines(run / "results.jsonl")
+    outcomes = {line["nodeid"].rpartition("::")[2]: line["outcome"] for line in found}
+    assert outcomes == {
+        "test_a": "passed",
+        "test_b": "failed",
+        "test_c": "passed",
+        "test_d": "failed",
+    }
+    assert {line["worker"] for line in found} <= {"", "gw0", "gw1", "gw2"}
+    page = (run / "report.html").read_text()
+    assert "2 failed, 2 passed" in page
