@@ -48,7 +48,7 @@ class RunRecord:
 
     def tests(self) -> list[TestRecord]:
         """Its tests, in the order in which they began."""
-        records = [_test(path) for path in _directories(self.path) if path.name != "coverage"]
+        records = [test_at(path) for path in directories(self.path) if path.name != "coverage"]
         return sorted(records, key=lambda record: (record.start, record.path.name))
 
     @property
@@ -59,7 +59,7 @@ class RunRecord:
 
 def runs(root: Path) -> list[RunRecord]:
     """All runs under ``root`` (``.hil``), the newest first; empty when there are none."""
-    return [_run(path) for path in sorted(_directories(root / "runs"), reverse=True)]
+    return [run_at(path) for path in sorted(directories(root / "runs"), reverse=True)]
 
 
 def find_run(root: Path, wanted: str = LATEST) -> RunRecord:
@@ -95,14 +95,15 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             for line in file:
-                content = _object(line)
+                content = parse(line)
                 if content is not None:
                     yield content
     except (FileNotFoundError, NotADirectoryError):
         return
 
 
-def _run(path: Path) -> RunRecord:
+def run_at(path: Path) -> RunRecord:
+    """The run whose directory this is."""
     facts = _read(path / "run.json")
     return RunRecord(
         path=path,
@@ -116,7 +117,8 @@ def _run(path: Path) -> RunRecord:
     )
 
 
-def _test(path: Path) -> TestRecord:
+def test_at(path: Path) -> TestRecord:
+    """The test whose directory this is."""
     meta = _read(path / "meta.json")
     outcome, duration = meta.get("outcome"), meta.get("duration")
     return TestRecord(
@@ -145,7 +147,7 @@ def _status(facts: dict[str, Any]) -> Status:
     return "running" if alive else "interrupted"
 
 
-def _directories(parent: Path) -> list[Path]:
+def directories(parent: Path) -> list[Path]:
     """The directories in a directory, without hidden ones (those being made or removed)."""
     try:
         return [p for p in parent.iterdir() if not p.name.startswith(".") and p.is_dir()]
@@ -155,12 +157,13 @@ def _directories(parent: Path) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _object(path.read_bytes()) or {}
+        return parse(path.read_bytes()) or {}
     except OSError:
         return {}
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def parse(data: bytes) -> dict[str, Any] | None:
+    """A JSON object; None if it is none, or not whole."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):

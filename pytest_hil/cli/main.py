@@ -50,6 +50,7 @@ VERBS: Mapping[str, Verb] = {
     "rig": Verb("pytest_hil.cli.rig", "run emulated boards that stand in for physical ones"),
     "usbip": Verb("pytest_hil.cli.usbip", "check, list and run USB/IP servers"),
     "artifacts": Verb("pytest_hil.cli.artifacts", "list, show and remove what runs have kept"),
+    "watch": Verb("pytest_hil.cli.watch", "follow a run from another terminal"),
     "report": Verb("pytest_hil.cli.report", "make a page of a run, or JSON"),
     "diff": Verb("pytest_hil.cli.diff", "say what changed from one run to another"),
     "clean": Verb("pytest_hil.cli.clean", "remove what dead runs left, and old templates"),

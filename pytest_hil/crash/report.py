@@ -42,6 +42,11 @@ _USUAL = re.compile(
 _PANIC_ENDS = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
 _PROCESSOR = re.compile(r"CPU: \d+ ")
 _DIED = re.compile(r".*\bTainted: (?:[A-Z ]*\bD\b|.*\[D\]=DIE)")
+# What a report without the kernel's prefix must have: others say "Oops" too.
+_CERTAIN = re.compile(
+    r".*[\w.]\+0x[0-9a-f]+/0x[0-9a-f]+|CPU: \d+ |\s*Call [Tt]race:|---\[ end |Rebooting in \d"
+    r"|  comm \""
+)
 _TRACED = re.compile(r"[\w.]\+0x[0-9a-f]+/0x[0-9a-f]+")
 
 
@@ -90,7 +95,7 @@ class Report:
             self._keep(message)
             return
         self._take(message)
-        self._body = self._body or bool(text.strip(" =*-"))
+        self._body = self._body or bool(_CERTAIN.match(text))
         self._traced = self._traced or bool(_TRACED.search(text))
         if self._died_before is None and _PROCESSOR.match(text):
             # A later one, of the panic that follows, has the taint of this crash itself.

@@ -87,12 +87,13 @@ class Rules:
 
     def find(self, text: str) -> tuple[Rule, re.Match[str]] | None:
         """The rule that a message is the header of."""
-        if not self.scanner.message(text) or any(each.match(text) for each in HARMLESS):
+        if not self.scanner.message(text):
             return None
         for rule in self._by_first.get(text[:1], self._anywhere):
             found = rule.header.match(text)
             if found:
-                return rule, found
+                harmless = any(each.match(text) for each in HARMLESS)
+                return None if harmless else (rule, found)
         return None
 
     @cached_property

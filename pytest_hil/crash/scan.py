@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pytest_hil.crash.line import COLOURS, LEVEL, SYSLOG
 from pytest_hil.crash.rule import Rule
 
-_AFTER_NEWLINE = (
-    rf"(?:(?=[\x00\r\x1b<JFMASOND12])(?:[\x00\r]|{COLOURS}|{LEVEL})*+(?:{SYSLOG}|{LEVEL})?+)?+"
-)
+# What a serial line, a terminal and syslog put before a message without the kernel's time.
+_BEFORE = rf"(?:[\x00\r]|{COLOURS})*+(?:{LEVEL})?+(?:{SYSLOG})?+(?:{LEVEL})?+(?:{COLOURS})*+"
 _AFTER_BRACKET = rf" ?(?:(?=[\x1b<])(?:{COLOURS}|{LEVEL})*+)?+"
 # Bytes of a beginning that are looked at before the words are compared, if all are as long.
 _LOOKS = 4
@@ -41,20 +40,27 @@ def _looks(words: Sequence[str]) -> str:
     return f"(?={''.join(f'[{each}]' for each in sets)})"
 
 
+def _quick(starts: Sequence[str]) -> str:
+    """A pattern for any of some beginnings."""
+    return f"(?:{_looks(starts)}{_any_of(starts)})" if starts else r"(?!)"
+
+
 class Scanner:
     """What a set of rules looks for; ``line`` says whether a message may begin a report."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         rules = tuple(rules)
         starts = sorted({start for rule in rules for start in rule.starts})
+        bare = sorted({start for rule in rules for start in rule.starts if not rule.printk_only})
         needles = sorted({needle for rule in rules for needle in rule.needles})
         self._needles = [each.encode() for each in needles if each[0] != "]"]
         brackets = [each[1:] for each in needles if each[0] == "]"]
-        literal = _any_of(starts) if starts else r"(?!)"
-        quick = (_looks(starts) if starts else "") + literal
         inner = f"{_any_of(brackets)}|" if brackets else ""
+        quick = _quick(starts)
         self._patterns = [
-            re.compile(rf"\n{_AFTER_NEWLINE}{quick}".encode()),
+            re.compile(
+                rf"\n(?:{_quick(bare)}|(?=[\x00\r\x1b<JFMASOND12]){_BEFORE}{quick})".encode()
+            ),
             re.compile(rf"\](?:{inner}{_AFTER_BRACKET}{quick})".encode()),
         ]
         # Rules without a literal are tried themselves.
@@ -96,7 +102,7 @@ def _bytes(header: re.Pattern[str]) -> list[re.Pattern[bytes]]:
         if re.search(r"[$^]|\\[AZbB1-9]|\(\?[a-zA-Z<#(]", header.pattern):
             raise re.error("a place")
         flags = header.flags & ~re.UNICODE
-        before = (rf"\n{_AFTER_NEWLINE}", rf"\]{_AFTER_BRACKET}")
+        before = (rf"\n{_BEFORE}", rf"\]{_AFTER_BRACKET}")
         return [re.compile(f"{each}(?:{header.pattern})".encode(), flags) for each in before]
     except re.error:
         return [re.compile(rb"\n(?=.)")]

@@ -18,8 +18,8 @@ from pytest_hil.crash.elf import Elf, Function
 from pytest_hil.errors import ConfigError
 
 _SYMBOL = re.compile(
-    r"(?P<function>[A-Za-z_.$][\w.$]*)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)"
-    r"(?: \[(?P<module>[\w-]+)(?: (?P<id>[0-9a-f]{40}))?\])?(?! \()"
+    r"(?P<function>[A-Za-z_.$][\w.$]*)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]++)"
+    r"(?: \[(?P<module>[\w-]+)(?: (?P<id>[0-9a-f]{40}))?\])?+(?! \()"
 )
 # Lines whose address is that of the instruction itself; all others are where a call returns to.
 _COUNTER = re.compile(r"\b(?:RIP|EIP|IP|PC is at|pc|epc|PC|MEPC)\b")

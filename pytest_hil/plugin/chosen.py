@@ -46,6 +46,8 @@ def check(config: pytest.Config) -> None:
     for name in names(config):
         target = bench.describe(name)
         if not isinstance(target, QemuTarget):
+            if worker_id(config):
+                continue  # the controller has done it
             from pytest_hil.board.check import check as check_board
 
             for board in target.boards if isinstance(target, PoolTarget) else (target,):

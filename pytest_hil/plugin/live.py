@@ -153,7 +153,9 @@ class _Progress:
         left = total - self._done
         if self._done < 5 or left <= 0:
             return text
-        return f"{text}, about {duration((time.monotonic() - self._began) / self._done * left)} left"
+        return (
+            f"{text}, about {duration((time.monotonic() - self._began) / self._done * left)} left"
+        )
 
 
 def duration(seconds: float) -> str:

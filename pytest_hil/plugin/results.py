@@ -67,6 +67,7 @@ class _Writer:
         self._going: dict[tuple[str, str], _Going] = {}
         # What ended before any test had a target; if none ever has, there is no run to write to.
         self._waiting: list[dict[str, Any]] = []
+        self._told = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         worker = str(getattr(report, "worker_id", ""))
@@ -106,9 +107,18 @@ class _Writer:
         self._waiting.append(line)
         run = made_run(self._config)
         if run is not None:
+            if not self._told:
+                self._told = True
+                run.update(collected=collected(self._config))
             for each in self._waiting:
                 run.result(**each)
             self._waiting.clear()
+
+
+def collected(config: pytest.Config) -> int:
+    """How many tests there are to run, of all workers; 0 where nobody knows."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    return int(getattr(getattr(reporter, "_session", None), "testscollected", 0))
 
 
 def _outcome(report: pytest.TestReport) -> str:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -149,8 +149,9 @@ class Terminal:
 
     def collected(self) -> int:
         """How many tests there are to run, of all workers; 0 as long as nobody knows."""
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        return int(getattr(getattr(reporter, "_session", None), "testscollected", 0))
+        from pytest_hil.plugin.results import collected
+
+        return collected(self._config)
 
     def width(self) -> int:
         return self._config.get_terminal_writer().fullwidth

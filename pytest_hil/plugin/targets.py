@@ -124,18 +124,18 @@ def open_target(item: pytest.Item, wanted: Wanted) -> Opened:
                 strict.refuse(config, reason)
         target = bench.open(wanted.target, features=wanted.features, board=meant_for(item))
         try:
-            _check_kernel(wanted, target)
+            _check_kernel(config, wanted, target)
         except BaseException:
             target.close()
             raise
         return target
 
 
-def _check_kernel(wanted: Wanted, target: Target) -> None:
+def _check_kernel(config: pytest.Config, wanted: Wanted, target: Target) -> None:
     """Skip the test if its target has another kernel than it wants."""
     kernel = wanted.wish.kernel
     if kernel and (reason := kernel.unmet(target.kernel)):
-        pytest.skip(f"the target {wanted.name}: the test {reason}")
+        strict.refuse(config, f"the target {wanted.name}: the test {reason}")
 
 
 def enter(
@@ -200,5 +200,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     target = shared[1]
     if reason := lacking(wanted, wanted.features - target.features):
         strict.refuse(item.config, reason)
-    _check_kernel(wanted, target)
+    _check_kernel(item.config, wanted, target)
     enter(item, wanted, target, "")

@@ -57,6 +57,7 @@ look_for_programs() {
         # our captures of USB, and what emulated boards are made of.
         test-tools)
             lacks gcc build-essential
+            lacks lcov lcov
             lacks lzop lzop
             lacks tshark tshark
             lacks busybox busybox-static
@@ -66,6 +67,8 @@ look_for_programs() {
             [ -x /usr/sbin/ser2net ] || lacks ser2net ser2net
             [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || lacks "U-Boot for QEMU" u-boot-qemu
             ;;
+        # A compiler for microcontrollers; large too.
+        firmware-tools) lacks arm-none-eabi-gcc gcc-arm-none-eabi ;;
         # A browser, in which reports are tried; large, so that only the slow tier asks for it.
         browser-tools) command -v google-chrome >/dev/null || lacks chromium chromium ;;
         # A host of another kind emulates this one, as the default target does.

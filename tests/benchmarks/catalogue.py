@@ -14,6 +14,7 @@ from tests.benchmarks import (
     merge,
     prepared,
     run,
+    scan,
     session,
     stick,
     swarm,
@@ -48,5 +49,8 @@ ALL = (
     Benchmark("lab", "12 tests of 0.5 s on two boards; peer: labgrid", lab.measure),
     Benchmark("lease", "a board taken and given back; peer: labgrid's client", lease.measure),
     Benchmark("merge", "the coverage of four workers; peer: gcovr", merge.measure),
+    Benchmark(
+        "scan", "console text looked through for crashes; peer: a regex a line", scan.measure
+    ),
     Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
 )

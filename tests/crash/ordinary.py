@@ -11,40 +11,9 @@ from pathlib import Path
 
 _BOOT = Path(__file__).parent / "corpus" / "guest" / "boot.log"
 
-_WORDS = [
-    "panic",
-    "warning",
-    "bug",
-    "oops",
-    "fault",
-    "trap",
-    "stall",
-    "lockup",
-    "leak",
-    "kernel",
-    "memory",
-    "driver",
-    "queue",
-    "thread",
-    "irq",
-    "page",
-    "table",
-    "device",
-    "bus",
-    "clock",
-    "reset",
-    "watchdog",
-    "buffer",
-    "frame",
-    "cache",
-    "node",
-    "zone",
-    "slab",
-    "list",
-    "lock",
-    "rcu",
-    "module",
-]
+_SAID = """panic warning bug oops fault trap stall lockup leak kernel memory driver queue thread irq
+    page table device bus clock reset watchdog buffer frame cache node zone slab list lock rcu"""
+_WORDS = _SAID.split()
 _PROGRAMS = ("systemd", "sshd", "kernel-test", "cron", "udevd", "dockerd", "chronyd", "stress-ng")
 _FILES = ("mm/slub.c", "kernel/panic.c", "lib/ubsan.c", "mm/kasan/report.c", "fs/ext4/inode.c")
 
@@ -78,9 +47,9 @@ def _kernel(pick: random.Random) -> list[str]:
                 f"pci 0000:00:{b:02x}.0: BAR 0: assigned [mem 0x{a:04x}0000-0x{a:04x}ffff 64bit]",
                 f'audit: type=1400 audit({now:.3f}:{a}): apparmor="STATUS" operation="profile"',
                 f"EXT4-fs (sda{b}): mounted filesystem with ordered data mode. Quota mode: none.",
-                f"x86/split lock detection: #AC: prog/{a} took a split_lock trap at address: 0x{a:x}",
+                f"x86/split lock detection: #AC: prog/{a} took a split_lock trap at: 0x{a:x}",
                 f"rcu: RCU restricting CPUs from NR_CPUS={a} to nr_cpu_ids={b}.",
-                f"perf: interrupt took too long ({a} > 2500), lowering kernel.perf_event_max to {b}",
+                f"perf: interrupt took too long ({a} > 2500), lowering its rate to {b}",
                 f"sched: DL replenish lagged too much by {a}",
                 f"NMI watchdog: Enabled. Permanently consumes one hw-PMU counter ({b}).",
                 f"watchdog: Delayed init of the lockup detector failed: -{b}",
@@ -101,7 +70,7 @@ def _services(pick: random.Random) -> list[str]:
     return [
         pick.choice(
             (
-                f"[\x1b[0;32m  OK  \x1b[0m] Started \x1b[0;1;39m{word}.service\x1b[0m - Run {word}.",
+                f"[\x1b[0;32m  OK  \x1b[0m] Started \x1b[0;1;39m{word}.service\x1b[0m - {word}.",
                 f"[\x1b[0;1;31mFAILED\x1b[0m] Failed to start \x1b[0;1;39m{word}.service\x1b[0m.",
                 f"Nov 21 15:{pick.randrange(60):02d}:01 board {pick.choice(_PROGRAMS)}[77]: {word}",
                 f"Nov 21 15:{pick.randrange(60):02d}:02 board kernel: {word}: link becomes ready",
@@ -117,7 +86,7 @@ def _packages(pick: random.Random) -> list[str]:
     return [
         pick.choice(
             (
-                f"Get:{pick.randrange(900)} http://mirror.test/debian bookworm/main amd64 lib{word}",
+                f"Get:{pick.randrange(900)} http://mirror.test/debian bookworm/main lib{word}",
                 f"Selecting previously unselected package lib{word}{pick.randrange(9)}:amd64.",
                 f"Preparing to unpack .../{pick.randrange(999)}-{word}_1.2.3-4_amd64.deb ...",
                 f"Setting up {word} (2.36-9+deb12u{pick.randrange(9)}) ...",

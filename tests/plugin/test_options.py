@@ -76,6 +76,7 @@ def test_the_options_stand_together_in_the_help(plain: pytest.Pytester) -> None:
                 "kernel-modules",
                 "list",
                 "no-templates",
+                "report",
                 "scope",
                 "strict",
                 "target",

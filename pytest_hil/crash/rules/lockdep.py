@@ -13,6 +13,7 @@ from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
 from pytest_hil.crash.rule import Body, Rule
 
+_HELD_AT_EXIT = r"\S.*? still has locks held!"
 # What the kernel says, and how we call it.
 _SAYS = {
     r"possible circular locking dependency detected": "circular locking",
@@ -25,16 +26,32 @@ _SAYS = {
     r"held lock freed!": "held lock freed",
     r"Invalid wait context": "invalid wait context",
     r"lock held when returning to user space!": "lock held when returning to user space",
-    r"\S.*? still has locks held!": "locks held at exit",
+    _HELD_AT_EXIT: "locks held at exit",
     r"nested lock was not taken": "nested lock was not taken",
     r"suspicious RCU usage\.?": "suspicious RCU usage",
     r"trying to register non-static key\.?": "non-static key",
     r"[\w\[\]/:. -]+ has active contexts at unregister": "unregistered key in use",
 }
 _TAKEN = re.compile(r"\s*(?:\w{8,16}|\(|\S+ is trying to release).* at:\s*(.*)")
-_STARTS = ("WARNING: ", "INFO: trying to register", "[ INFO: ", "[ BUG: ")
+_STARTS = (
+    *("WARNING: possible ", "WARNING: inconsistent lock", "WARNING: bad ", "WARNING: held lock"),
+    *("WARNING: HARDIRQ-", "WARNING: SOFTIRQ-", "WARNING: RECLAIM_FS-", "WARNING: lock held when"),
+    *("WARNING: nested lock", "WARNING: suspicious RCU", "INFO: trying to register", "[ INFO: "),
+    "[ BUG: ",
+)
 
 
+_BODY = re.compile(
+    r".* (?:is trying to|is leaving|is freeing|just changed|takes:|already holding"
+    r"|depends on)"
+    r"|\S+ (?:Not tainted|Tainted)|other info|the existing|-> #|\s+Possible unsafe"
+    r"|\s+Chain exists"
+    r"|\s+CPU0|\s+(?:----|lock\(|<Interrupt>|\*\*\*|hardirqs|softirqs)|but |and "
+    r"|which |this |the |due to"
+    r"|inconsistent|\{\S+\} state|\.\.\.|context-|1 lock|\d+ locks|rcu_scheduler"
+    r"|RCU used|\s+ffff|\s*$"
+    r"|\S+:\d+ \S.*|-{4,}|turning off|INFO: |irqs? |you didn|maybe|stack of|\S+ Not"
+)
 _HELD = re.compile(r"\s*#0: .* at: (.*)")
 
 
@@ -57,24 +74,21 @@ def _title(body: Body) -> str:
     return f"lockdep: {said}{body.where(pc=False)}"
 
 
-RULES = (
-    Rule(
+def _rule(*starts: str, header: str, printk_only: bool = False) -> Rule:
+    return Rule(
         kind="lockdep",
         severity=Severity.ERROR,
-        starts=_STARTS,
-        header=re.compile(rf"(?:\[ )?(?:WARNING|INFO|BUG): ({'|'.join(_SAYS)})(?: \])?$"),
+        starts=starts,
+        header=re.compile(header),
         title=_title,
-        body=re.compile(
-            r".* (?:is trying to|is leaving|is freeing|just changed|takes:|already holding"
-            r"|depends on)"
-            r"|\S+ (?:Not tainted|Tainted)|other info|the existing|-> #|\s+Possible unsafe"
-            r"|\s+Chain exists"
-            r"|\s+CPU0|\s+(?:----|lock\(|<Interrupt>|\*\*\*|hardirqs|softirqs)|but |and "
-            r"|which |this |the |due to"
-            r"|inconsistent|\{\S+\} state|\.\.\.|context-|1 lock|\d+ locks|rcu_scheduler"
-            r"|RCU used|\s+ffff|\s*$"
-            r"|\S+:\d+ \S.*|-{4,}|turning off|INFO: |irqs? |you didn|maybe|stack of|\S+ Not"
-        ),
+        body=_BODY,
+        printk_only=printk_only,
         patience=6,
-    ),
+    )
+
+
+RULES = (
+    _rule(*_STARTS, header=rf"(?:\[ )?(?:WARNING|INFO|BUG): ({'|'.join(_SAYS)})(?: \])?$"),
+    # These begin with the name of a task.
+    _rule("WARNING: ", header=rf"WARNING: ({_HELD_AT_EXIT})$", printk_only=True),
 )

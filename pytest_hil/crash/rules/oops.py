@@ -62,13 +62,23 @@ def _died(body: Body) -> str:
 
 
 _ADDRESS = r".*?(?:\bat(?: virtual address)?|address:?) (?:0x)?([0-9a-f]+)"
+_SAYS = (
+    *("general protection", "invalid opcode", "divide error", "stack segment", "invalid TSS"),
+    *("segment not present", "alignment check", "int3: ", "coprocessor", "bounds: ", "overflow: "),
+    *("control protection", "double fault", "machine check", "simd ", "x87 ", "fpu exception"),
+)
+_DIED = (
+    *("Oops: 0", "Oops: Oops: ", "Oops [#", "Oops - ", "Internal error: ", "Kernel BUG [#"),
+    *("traps: Missing ENDBR", *_SAYS, *(f"Oops: {each}" for each in _SAYS)),
+)
 RULES = (
     Rule(
         kind="oops",
         severity=Severity.ERROR,
         starts=("BUG: unable to handle ", "BUG: kernel NULL pointer", "Unable to handle kernel "),
         header=re.compile(
-            r"(?:BUG: |Unable to handle )((?:unable to handle )?(?:kernel|page|user).*?)"
+            r"(?:BUG: (?=unable to handle |kernel NULL pointer)|(?=Unable to handle kernel ))"
+            r"((?:[uU]nable to handle )?(?:kernel|page|user)\b.*?)"
             rf"(?:(?=,| at | for address){_ADDRESS}|$)"
         ),
         title=_fault,
@@ -107,19 +117,7 @@ RULES = (
     Rule(
         kind="oops",
         severity=Severity.ERROR,
-        starts=(
-            *("Oops", "Internal error: ", "Kernel BUG [#", "general protection", "invalid opcode"),
-            *("divide error", "stack segment", "invalid TSS", "segment not present", "alignment "),
-            *(
-                "int3: ",
-                "coprocessor",
-                "bounds: ",
-                "overflow: ",
-                "control protection",
-                "double fault",
-            ),
-            *("machine check", "traps: Missing ENDBR", "simd ", "x87 ", "fpu exception"),
-        ),
+        starts=_DIED,
         header=re.compile(r"(?:Oops: )?([A-Za-z].*?)(?:: ?[0-9a-f]{1,16})? \[#\d+\]"),
         title=_died,
         end=_END,

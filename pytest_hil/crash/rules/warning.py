@@ -13,7 +13,7 @@ _BEFORE = frozenset({"list", "refcount", "slab", "usercopy", "fortify", "debugob
 
 
 def _title(body: Body) -> str:
-    named = body.match[1] or body.match[2] or ""
+    named = body.match[1] or ""
     found = names.symbol(named)
     if found and (found.module or not is_machinery(found.function)):
         return f"WARNING in {found}"
@@ -24,21 +24,32 @@ def _cut(body: Body) -> str:
     return f"report without a header: {names.normal(body.message) or 'nothing'}"
 
 
-RULES = (
-    Rule(
+def _rule(start: str, header: str, *, printk_only: bool) -> Rule:
+    return Rule(
         kind="warning",
         severity=Severity.WARNING,
-        starts=("WARNING: ",),
-        header=re.compile(
-            # up to 6.16, with a time: CPU: 0 PID: 1 at mm/page.c:1 f+0x1/0x2 [module]
-            r"WARNING: (?:CPU: \d+ PID: \d+ at (?:\S+?:\d+ ?)?(\S+\+0x\S+(?: \[[\w-]+\])?)?"
-            # after it: mm/page.c:1 at f+0x1/0x2, CPU#0: insmod/1
-            r"|\S+?:\d+ at (\S+?(?: \[[\w-]+\])?), CPU#\d+)"
-        ),
+        starts=(start,),
+        header=re.compile(header),
         title=_title,
         end=re.compile(r"---\[ end trace"),
         refines=frozenset({"cut"}),
         continues=_BEFORE,
+        printk_only=printk_only,
+    )
+
+
+RULES = (
+    # Up to 6.16: CPU: 0 PID: 1 at mm/page.c:1 f+0x1/0x2 [module]
+    _rule(
+        "WARNING: CPU: ",
+        r"WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ ?)?(\S+\+0x\S+(?: \[[\w-]+\])?)?",
+        printk_only=False,
+    ),
+    # After it: mm/page.c:1 at f+0x1/0x2, CPU#0: insmod/1
+    _rule(
+        "WARNING: ",
+        r"WARNING: \S+?:\d+ at (\S+?(?: \[[\w-]+\])?), CPU#\d+",
+        printk_only=True,
     ),
     Rule(
         kind="cut",

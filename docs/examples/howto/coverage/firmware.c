@@ -60,7 +60,7 @@ void reset(void)
     for (;;) {
         int c = read(0);
         if (c == 'c')
-            hil_gcov_dump(&io);
+            say(hil_gcov_dump(&io) ? "counters sent\n" : "nobody took the counters\n");
         else if (c == 'w')
             work();
     }
