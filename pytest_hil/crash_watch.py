@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_hil.crash import Crash, Detector, Rules
 from pytest_hil.errors import Crashed, HilError, NoCrash
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from pytest_hil.console.session import Console
+    from pytest_hil.crash import Crash, Detector, Rules
+
+    RulesOf = Callable[[], Rules]
 
 # How long a crash that must be there may take to be read to its end, in seconds.
 _PATIENCE = 2.0
@@ -24,11 +26,12 @@ class CrashWatch:
     """The crashes of one target, over all the consoles that it has in its time.
 
     A crash that nobody expects interrupts what waits for the target: a command, an expect. Any
-    thread may call. ``ignore``: patterns of titles that are no news.
+    thread may call. ``ignore``: patterns of titles that are no news. ``rules`` gives what is looked
+    for; it is asked in the console's thread, as a hundred patterns take a while to compile.
     """
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self.rules = rules or Rules()
+    def __init__(self, rules: RulesOf | None = None) -> None:
+        self._rules = rules
         self.ignore: tuple[re.Pattern[str], ...] = ()
         self.on_crash: Callable[[Crash], object] = lambda _crash: None
         self._news = threading.Condition()
@@ -44,19 +47,29 @@ class CrashWatch:
         if console is self._console:
             return
         self.close()
-        detector = Detector(self.rules)
         started = time.monotonic()
+        detector: Detector | None = None
 
         def said(data: bytes) -> None:
+            nonlocal detector
+            if detector is None:
+                detector = self._detector = self._make()
             found = detector.feed(data, time.monotonic() - started) if data else detector.finish()
             self._take(found, console)
 
         def silent() -> bool:
+            if detector is None:
+                return False
             self._take(detector.idle(), console)
             return detector.reading
 
-        self._console, self._detector = console, detector
+        self._console = console
         self._unfollow = (console.subscribe(said), console.on_silence(silent))
+
+    def _make(self) -> Detector:
+        from pytest_hil.crash import Detector
+
+        return Detector(None if self._rules is None else self._rules())
 
     def close(self) -> None:
         """Follow no console any more. What was found stays."""

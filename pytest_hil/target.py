@@ -15,14 +15,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_hil.errors import CommandFailed, CommandTimeout, OutputTooLarge, Unsupported
 from pytest_hil.crash_watch import CrashWatch, Expected
+from pytest_hil.errors import CommandFailed, CommandTimeout, OutputTooLarge, Unsupported
 from pytest_hil.kernel import Kernel
 from pytest_hil.shell.base import Completed
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
-    from pytest_hil.crash import Rules
+    from pytest_hil.crash_watch import RulesOf
     from pytest_hil.errors import HilError, InfrastructureError
     from pytest_hil.usbip.faults import UsbFault
     from pytest_hil.usbip.urb import Exportable
@@ -336,7 +336,7 @@ class Opened(Target):
         """What finds its crashes; from its first use on."""
         return self._crash_watch or self.watch_crashes(None)
 
-    def watch_crashes(self, rules: Rules | None) -> CrashWatch:
+    def watch_crashes(self, rules: RulesOf | None) -> CrashWatch:
         """:attr:`crash_watch`, which finds these if it is new (None: all that is known)."""
         if self._crash_watch is None:
             self._crash_watch = CrashWatch(rules)

@@ -15,7 +15,7 @@ from pytest_hil.target import Command, Completed, Opened, Snapshot
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
-    from pytest_hil.crash import Rules
+    from pytest_hil.crash_watch import RulesOf
 
 Events = Callable[..., None]
 
@@ -80,7 +80,7 @@ class Board(Opened):
     def power(self) -> BoardPower:
         return self._power
 
-    def watch_crashes(self, rules: Rules | None) -> CrashWatch:
+    def watch_crashes(self, rules: RulesOf | None) -> CrashWatch:
         # One for all tests that have the board: between two of them somebody watches too.
         self._crash_watch = self._station.crash_watch
         self._station.crash_watch = super().watch_crashes(rules)

@@ -98,7 +98,7 @@ class TargetFiles:
                 found = _regular(got, ".gcda")
                 broken = {}
                 for path in found:
-                    name, content = path.relative_to(got), path.read_bytes()
+                    name, content = path.relative_to(got), _content(path)
                     try:
                         records.read_data(content, _written_as(name))
                     except CoverageError as error:
@@ -108,7 +108,7 @@ class TargetFiles:
             # Only when they are here for good may they go there; a kill in between counts nothing
             # twice, because a test that was killed is not counted at all.
             for path in found:
-                name, content = path.relative_to(got), path.read_bytes()
+                name, content = path.relative_to(got), _content(path)
                 if bytes(name) + b"\0" + content not in broken:
                     self._add(self._into / "gcov" / _written_as(name)[1:], content)
         self.problems += broken.values()
@@ -155,6 +155,12 @@ class TargetFiles:
 def _written_as(name: Path) -> str:
     """The path that a program has compiled in: without the process's own directory."""
     return "/" + "/".join(name.parts[1:])
+
+
+def _content(path: Path) -> bytes:
+    """Of a file that is too large to be one, its beginning: it is seen to be cut off."""
+    with path.open("rb") as file:
+        return file.read(records.MAX_SIZE)
 
 
 def _regular(top: Path, suffix: str = "") -> list[Path]:

@@ -26,6 +26,9 @@ class Notes:
 
         Raises CoverageError when there is none, ForeignCoverage when there are others only.
         """
+        if not built.startswith("/") or not built.endswith(".gcda") or "\0" in built:
+            # Whoever sent it over a console may call it anything.
+            raise CoverageError(f"{built!r} is no path of counters: /…/NAME.gcda")
         notes = Path(self._sources.here(built)).with_suffix(".gcno")
         foreign: Path | None = None
         for path in [notes, *self._elsewhere(notes.name)]:

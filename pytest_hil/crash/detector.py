@@ -22,6 +22,7 @@ RESET = "reset"
 CUT = "cut"
 # Headers with their times, to know again what is only printed again (dmesg).
 _MOST_KNOWN = 4096
+_LONGEST_KEY = 200
 
 
 class Detector:
@@ -190,7 +191,7 @@ class Detector:
         """
         if not message.stamp or message.stamp.endswith(" 0.000000]") or rule.kind == CUT:
             return False
-        key = (message.stamp, message.text)
+        key = (message.stamp, message.text[:_LONGEST_KEY])
         if key in self._known:
             return True
         self._known[key] = None

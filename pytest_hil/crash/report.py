@@ -12,6 +12,7 @@ from pytest_hil.crash.title import normal
 # Bounds of a report. A kernel that never stops must not fill our memory.
 MOST_LINES = 2000
 MOST_BYTES = 256 * 1024
+_LONGEST_TITLE = 300
 
 _SYMBOL = re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+|\[<[0-9a-f]{8,16}>\]|\bfrom \w+\+0x")
 _USUAL = re.compile(
@@ -161,10 +162,11 @@ class Report:
 
     def _title(self, body: Body) -> str:
         try:
-            return self.rule.title(body) or self.rule.kind
+            title = self.rule.title(body) or self.rule.kind
         except Exception:
             # A user's rule: its crash is told of, whatever is wrong with its title.
-            return f"{self.rule.kind}: {normal(self.match[0])}"
+            title = f"{self.rule.kind}: {normal(self.match[0])}"
+        return "".join(each if each.isprintable() else "�" for each in title[:_LONGEST_TITLE])
 
     def crash(self, *, after_another: bool) -> Crash:
         """What it says."""

@@ -47,6 +47,11 @@ _SUFFIX = re.compile(
 )
 
 
+# What is looked at: a hostile target may fill its lines with anything. KSYM_NAME_LEN is 512.
+_LONGEST_NAME = 512
+_LONGEST_LINE = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     function: str
@@ -58,7 +63,7 @@ class Frame:
 
 def function(name: str) -> str:
     """A function's name in the source: without what the compiler added to it."""
-    return _SUFFIX.sub("", name)
+    return _SUFFIX.sub("", name[:_LONGEST_NAME])
 
 
 def _frame(found: re.Match[str]) -> Frame:
@@ -67,7 +72,7 @@ def _frame(found: re.Match[str]) -> Frame:
 
 def symbol(text: str) -> Frame | None:
     """The first ``function+0x1/0x2 [module]`` in a text."""
-    found = re.search(_SYMBOL, text)
+    found = re.search(_SYMBOL, text[:_LONGEST_LINE])
     return _frame(found) if found else None
 
 
@@ -127,6 +132,7 @@ _LONGEST = 120
 
 def normal(text: str) -> str:
     """A text without what differs each time: addresses, numbers, offsets."""
+    text = text[:_LONGEST_LINE]
     for pattern, by in _NORMAL:
         text = pattern.sub(by, text)
     text = text.strip().rstrip(".:!,")

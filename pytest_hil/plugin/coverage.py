@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SOURCE",
         nargs="?",
         action="append",
-        const=".",
+        const="",
         type=_source,
         help="measure what code runs on the targets: of programs, kernels and firmware that were "
         "compiled with --coverage, and of Python under coverage.py. SOURCE: the directory or file "
@@ -126,7 +127,7 @@ def sources(config: pytest.Config) -> Sources:
         raise pytest.UsageError(f"{config.inipath}: hil_cov_map: {wrong}") from None
     given: list[str] = config.getoption("hil_cov")
     start = config.invocation_params.dir
-    roots = [config.rootpath if text == "." else start / Path(text).expanduser() for text in given]
+    roots = [start / Path(text).expanduser() if text else config.rootpath for text in given]
     return Sources(
         roots=tuple(path.resolve() for path in roots),
         omit=tuple(config.getini("hil_cov_omit")),
@@ -217,7 +218,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         elif not result.counted:
             result.failed = "no coverage came"
         elif result.percent < least:
-            result.failed = f"{result.percent:.2f} % of the lines ran, wanted {least:g} %"
+            # Rounded down: 79.999 is not 80.
+            percent = math.floor(result.percent * 100) / 100
+            result.failed = f"{percent:.2f} % of the lines ran, wanted {least:g} %"
     if result.failed and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,7 +82,7 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
     use = next((one for one in attempt.uses if one.target is target), None) if attempt else None
     if use is None:
         return
-    watch = target.watch_crashes(rules(item.config))
+    watch = target.watch_crashes(partial(rules, item.config))
     watch.ignore = (*ignored(item.config), *use.wanted.wish.crash_ignore)
     directory = directory_of(item)
 

@@ -86,9 +86,19 @@ class Sender:
                 answer = said
         return answer
 
+    @property
+    def patience(self) -> float:
+        """Seconds until silence is worth a word. A receiver asks every few seconds."""
+        return 10.0 if self.state not in (State.END, State.NEXT, State.LAST) else 4.0
+
     def silence(self) -> bytes:
         """Nothing came for a while: what was said last, once more."""
-        return b"" if self.over else self._again("the receiver does not answer")
+        if self.over:
+            return b""
+        if self.state in (State.NEXT, State.LAST) or (self.state is State.END and self._tries):
+            # It has all blocks, and may be gone: lrzsz throws away the last thing that it says.
+            return self._say(State.DONE, b"")
+        return self._again("the receiver does not answer")
 
     def cancel(self) -> bytes:
         """Give it up."""
@@ -99,6 +109,9 @@ class Sender:
     def _heard(self, byte: int) -> bytes:
         if self.state in _ASKED:
             return self._begin(byte) if byte in (_CRC, NAK) else b""
+        if self.state is State.END and byte == _CRC and self._protocol == "ymodem":
+            self.state = State.NEXT  # its ACK was lost
+            return self._begin(byte)
         if byte == NAK:
             return self._again("the receiver refuses what it is sent")
         return self._go_on() if byte == ACK else b""

@@ -61,10 +61,12 @@ look_for_programs() {
             lacks lzop lzop
             lacks tshark tshark
             lacks busybox busybox-static
+            lacks rb lrzsz
             lacks mkfs.ext4 e2fsprogs
             lacks ssh openssh-client
             lacks openssl openssl
             [ -x /usr/sbin/ser2net ] || lacks ser2net ser2net
+            [ -e /usr/share/ovmf/OVMF.fd ] || lacks "UEFI for QEMU" ovmf
             [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || lacks "U-Boot for QEMU" u-boot-qemu
             ;;
         # A compiler for microcontrollers; large too.

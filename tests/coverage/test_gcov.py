@@ -187,6 +187,12 @@ def test_one_process_counts_many_as_single_ones_do(tmp_path: Path) -> None:
     assert sorted(together.files, key=lambda f: f.path) == sorted(single, key=lambda f: f.path)
 
 
+@pytest.mark.parametrize("name", ["", "/", "work.gcda", "/a\0b.gcda", "/../x", "\udcff.gcda"])
+def test_a_name_from_a_console_may_be_anything(counted: Path, sources: Sources, name: str) -> None:
+    (problem,) = Gcov(sources).read([Counters(counted / "work.gcda", name)]).problems
+    assert "is no path of counters" in str(problem)
+
+
 def test_what_is_no_gcda_names_itself(tmp_path: Path) -> None:
     (tmp_path / "x.gcda").write_text("not one")
     (problem,) = Gcov(Sources((tmp_path,))).read(counters(tmp_path / "x.gcda")).problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -169,6 +170,20 @@ def test_headers_without_end_are_bounded() -> None:
     found = detector.feed(flood)
     assert len(found) > 4_900
     assert len(detector.finish()) < 100
+
+
+@pytest.mark.parametrize(
+    "header", ["BUG: KCSAN: data-race in ", "BUG: ", "WARNING: CPU: 0 PID: 1 at "]
+)
+@pytest.mark.parametrize("filling", ["a", ".", ".isra.0", "a/a.c:1 ", "x+0x1/0x2 ", "] ", "\x1b["])
+def test_a_hostile_line_costs_little_and_makes_a_short_title(header: str, filling: str) -> None:
+    line = f"[    2.000000] {header}{filling * LONGEST}"[: LONGEST - 1].encode() + b"\n"
+    began = time.thread_time()
+    found = whole(line * 20)
+    assert time.thread_time() - began < 5
+    for crash in found:
+        assert len(crash.title) <= 300
+        assert crash.title.isprintable()
 
 
 def test_an_endless_line_hides_nothing_after_it() -> None:

@@ -93,6 +93,18 @@ def test_nobody_has_patience_for_ever(silent: bool) -> None:
     assert not sender.over
 
 
+def test_a_receiver_that_leaves_without_a_word() -> None:
+    """The file has arrived: nothing is said to whoever is there now."""
+    for protocol_words in ([], [b"C"]):
+        sender = Sender(b"x", protocol="ymodem")
+        sender.receive(b"C")
+        for word in (b"\x06C", b"\x06", b"\x06", *protocol_words):
+            sender.receive(word)
+        assert not sender.over
+        assert sender.silence() == b""
+        assert sender.state is State.DONE
+
+
 def test_cancel() -> None:
     sender = Sender(b"x")
     assert sender.cancel() == GIVE_UP

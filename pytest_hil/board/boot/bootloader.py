@@ -58,6 +58,9 @@ class Dialect:
     get: str
     downloads: Mapping[Protocol, str] = field(default_factory=dict)
     """Commands with {address} that receive a file by a protocol."""
+    lines: tuple[str, ...] = ('{command}; echo {one}""{other} $?',)
+    """What is typed for a command, and to have its status after a nonce that is in two parts there:
+    each line when the prompt is there again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +143,27 @@ class Bootloader:
         """
         nonce = secrets.token_hex(4)
         # In two parts, so that the echo of the command is not its answer.
-        mark = f'echo {nonce[:4]}""{nonce[4:]} $?'
+        parts = {"command": line, "one": nonce[:4], "other": nonce[4:]}
+        lines = [each.format_map(parts) for each in self.dialect.lines]
+        at = next(at for at, each in enumerate(self.dialect.lines) if "{command}" in each)
         began = time.monotonic()
         start = console.mark()
-        console.send(f"{line}; {mark}\r" if line else f"{mark}\r")
-        meanwhile()
         try:
-            found = console.expect(rf"{nonce} (\d+)", timeout=timeout)
+            for number, each in enumerate(lines):
+                if number:
+                    console.expect(self._prompt, timeout=timeout)
+                console.send(f"{each}\r")
+                if number == at:
+                    meanwhile()
+            found = console.expect(rf"{nonce} (0x[0-9A-Fa-f]+|\d+)", timeout=timeout)
             console.expect(self._prompt, timeout=timeout)
         except ExpectTimeout:
             console.send(b"\x03")
             said = console.since(start)
             raise CommandTimeout(line, timeout=timeout, stdout=said) from None
-        code = int(found.group(1) or 0)
-        said = _between(console.since(start), mark, nonce)
+        code = int(found.group(1) or "0", 0)
+        after = lines[at + 1] if at + 1 < len(lines) else nonce
+        said = re.sub(self._prompt, "", _between(console.since(start), lines[at], after))
         if code:
             raise CommandFailed(line, exit_code=code, stdout=said)
         return Completed(line, said, "", code, time.monotonic() - began)
@@ -213,7 +223,11 @@ class Environment:
             said = self._commands.run(self._commands.dialect.get.format(name=name)).stdout
         except CommandFailed:
             raise KeyError(name) from None
-        return said.strip().removeprefix(f"{name}=")
+        # UEFI's shell says in a sentence that there is none, and that all is well.
+        found = re.search(rf"^\s*{re.escape(name)} ?= ?(.*)", said, re.MULTILINE | re.DOTALL)
+        if found is None:
+            raise KeyError(name)
+        return found[1].strip()
 
     def __setitem__(self, name: str, value: str) -> None:
         self._commands.run(self._commands.dialect.set.format(name=name, value=value))
@@ -226,11 +240,11 @@ class Environment:
         return True
 
 
-def _between(said: str, echo: str, nonce: str) -> str:
+def _between(said: str, echo: str, mark: str) -> str:
     """What a command said: after its own echo, before its mark."""
     text = said.replace("\r", "")
     start = text.find(echo)
     if start >= 0:
         text = text[start + len(echo) :].lstrip("\n")
-    end = text.find(nonce)
+    end = text.find(mark)
     return text[:end] if end >= 0 else text

@@ -10,7 +10,9 @@ from pytest_hil.crash.rule import Body, Rule
 
 
 def _title(body: Body) -> str:
-    sides = [names.symbol(each) or names.function(each) for each in body.match[2].split(" / ")]
+    sides = [
+        names.symbol(each) or names.function(each) for each in body.match[2][:1024].split(" / ")[:2]
+    ]
     return f"KCSAN: {body.match[1]} in {' / '.join(map(str, sides))}"
 
 
