@@ -72,6 +72,7 @@ def test_the_options_stand_together_in_the_help(plain: pytest.Pytester) -> None:
         f"--hil-{name}"
         for name in (
             *("accel", "artifacts", "boards", "boot-timeout", "keep", "kernel"),
+            *("cov", "cov-fail-under", "cov-gcov", "cov-report"),
             *(
                 "kernel-modules",
                 "list",

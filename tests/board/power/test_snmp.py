@@ -346,9 +346,10 @@ def test_silence(version: str) -> None:
 
 def test_a_lost_datagram() -> None:
     """The first one gets lost."""
-    with PduAgent(Apc()) as inner, Lossy(inner.port) as lossy:
+    outlets = Apc()
+    with PduAgent(outlets) as inner, Lossy(inner.port) as lossy:
         power(lossy.port, timeout=3.0).on()
-        assert on(inner.outlets) == [(1, 1)]
+        assert on(outlets) == [(1, 1)]
 
 
 class Lossy:
