@@ -146,7 +146,12 @@ class Board(Opened):
 
     @property
     def usb(self) -> NoReturn:
-        raise Unsupported(self.name, "USB that devices can be attached to")
+        raise Unsupported(
+            self.name,
+            "USB that devices can be attached to: it is a board",
+            mend="where the board has usbip(8) and vhci-hcd, export a device to it "
+            '(pytest_hil.usbip.exporter) and attach it by hil.run("usbip attach …")',
+        )
 
     def snapshot(self, name: str = "") -> Snapshot:  # noqa: ARG002
         raise Unsupported(self.name, "snapshots: it is a board")

@@ -10,6 +10,9 @@ from pytest_hil.config import values
 from pytest_hil.config.driver import key
 from pytest_hil.config.values import regex, text
 
+# Seconds until the return key is worth a try.
+_SILENCE = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
@@ -37,7 +40,7 @@ class Prompt:
 
     def enter(self, way: Way) -> None:
         while way.left:
-            if way.expect_or_none([self._options.prompt], 3.0) is not None:
+            if way.expect_or_none([self._options.prompt], _SILENCE) is not None:
                 return
             if self._options.wake:
                 way.sendline("")
@@ -48,4 +51,4 @@ class Prompt:
 
     def here(self, way: Way) -> bool:
         way.send(b"\x03\r")
-        return way.expect_or_none([self._options.prompt], 3.0) is not None
+        return way.expect_or_none([self._options.prompt], _SILENCE) is not None

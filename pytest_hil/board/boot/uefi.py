@@ -20,5 +20,5 @@ class UefiShell(Bootloader):
         get="set {name}",
         # It has no separator of commands, and an escape character between the nonce's parts. Not
         # every command sets the status (EDK II's set does not), so one that does comes first.
-        lines=("stall 1", "{command}", "echo {one}^{other} %lasterror%"),
+        lines=("ver > NUL", "{command}", "echo {one}^{other} %lasterror%"),
     )
