@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+
 from pytest_hil.board import drivers, shells
 from pytest_hil.board.boot.stage import open_stages
 from pytest_hil.board.console.open import LineOptions
@@ -22,3 +25,18 @@ def check(target: BoardTarget) -> None:
             section.both(shared or Nothing, driver.Options)
     open_stages(target.boot)
     shells.check(target)
+
+
+def check_secrets(target: BoardTarget) -> None:
+    """Raises ConfigError for a password that is to be in the environment and is not."""
+    sections = (("console", target.console), ("power", target.power), ("power", target.reset))
+    for kind, section in (*sections, *(("boot", each) for each in target.boot)):
+        if section is None:
+            continue
+        for field in dataclasses.fields(drivers.find(kind, section).Options):
+            value = section.written.get(field.name)
+            if "Secret" not in str(field.type) or not isinstance(value, dict):
+                continue
+            name = value.get("env")
+            if isinstance(name, str) and name not in os.environ:
+                raise section.wrong(field.name, f"${name} is not set", mend=f"export {name}=…")

@@ -49,9 +49,12 @@ def check(config: pytest.Config) -> None:
             if worker_id(config):
                 continue  # the controller has done it
             from pytest_hil.board.check import check as check_board
+            from pytest_hil.board.check import check_secrets
 
             for board in target.boards if isinstance(target, PoolTarget) else (target,):
                 check_board(board)
+                if not config.option.collectonly:
+                    check_secrets(board)
             continue
         if config.option.collectonly:
             continue

@@ -61,11 +61,18 @@ def _console(item: pytest.Item, use: Use) -> str:
     return f"{said}\n[all of it: {log}]"
 
 
+def _readable(said: str) -> str:
+    """What the target said, without what we said to it, and without what steers a terminal."""
+    from pytest_hil.shell.serial_trace import without
+
+    return visible(without(said).rstrip())
+
+
 def _said_before_crash(use: Use) -> str:
     """The crash itself has a section of its own."""
     said = use.target.console.text()
     first = use.crashes[0].text.strip().partition("\n")[0].rstrip("\r")
-    before = visible(said[: max(said.rfind(first), 0)].rstrip()).splitlines()
+    before = _readable(said[: max(said.rfind(first), 0)]).splitlines()
     return "\n".join(before[-LINES_BEFORE_CRASH:]) or NOTHING
 
 
@@ -77,10 +84,10 @@ def said_last(use: Use, *, lines: int = LINES, before: int = BEFORE) -> str:
     console = use.target.console
     if console is not use.console:
         # It was restored or switched off and on: that was in the test.
-        return visible(console.tail(lines)).rstrip() or NOTHING
+        return _readable(console.tail(lines)) or NOTHING
     said = console.since(use.mark)
-    since = visible(said.rstrip()).splitlines()[-lines:]
-    earlier = visible(console.text()[: -len(said) or None].rstrip()).splitlines()
+    since = _readable(said).splitlines()[-lines:]
+    earlier = _readable(console.text()[: -len(said) or None]).splitlines()
     room = min(before, lines - len(since))
     head = [*earlier[-room:], BEGIN] if room > 0 and earlier else []
     return "\n".join([*head, *(since or [NOTHING])])

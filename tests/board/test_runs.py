@@ -209,6 +209,16 @@ def test_a_board_of_several_that_breaks_is_given_up(site: Site) -> None:
     assert site.free() == site.names
 
 
+def test_a_password_that_is_nowhere_is_said_before_the_first_test(site: Site) -> None:
+    (site.root / "test_it.py").write_text(COUNT.format(tests=1))
+    del site.environment["HIL_RIG_PASSWORD"]
+    code, out = site.run(target="rig1")
+    assert code == 4, out
+    assert "[target.rig1.boot] password: $HIL_RIG_PASSWORD is not set" in out
+    assert "export HIL_RIG_PASSWORD=…" in out
+    assert site.lab.history(10) == []
+
+
 def test_the_manuals_examples(site: Site) -> None:
     examples = Path(__file__).parents[2] / "docs" / "examples" / "howto" / "test_boards.py"
     (site.root / "test_boards.py").write_text(examples.read_text())
