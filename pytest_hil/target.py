@@ -329,7 +329,15 @@ class Opened(Target):
     """A target as the one who opened it sees it."""
 
     follower: Follower | None = None
+    modules: tuple[Path, ...] = ()
+    """The kernel modules that were put onto it, as files of this host: their crashes get lines."""
     _crash_watch: CrashWatch | None = None
+
+    def _was_put(self, local: str | PathLike[str]) -> None:
+        """To be called by :meth:`put`, for each file."""
+        path = Path(local).absolute()
+        if path.suffix == ".ko" and path not in self.modules:
+            self.modules = (*self.modules, path)
 
     @property
     def crash_watch(self) -> CrashWatch:

@@ -134,6 +134,7 @@ class Board(Opened):
     ) -> None:
         with self._station.blamed():
             self._station.shell("put a file").put(local, remote, mode=mode, owner=owner)
+        self._was_put(local)
 
     def get(self, remote: str, local: str | PathLike[str]) -> None:
         with self._station.blamed():

@@ -42,6 +42,7 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "doctor": Verb("pytest_hil.cli.doctor", "say what this host lacks, and what mends it"),
     "image": Verb("pytest_hil.cli.image", "build, list, verify and remove guest images"),
+    "kernel": Verb("pytest_hil.cli.kernel", "build kernels that find bugs"),
     "vm": Verb("pytest_hil.cli.vm", "start, list, use and stop machines by hand"),
     "console": Verb("pytest_hil.cli.console", "connect this terminal to a machine's console"),
     "open": Verb("pytest_hil.cli.open", "open the machine of a failed test as it failed"),

@@ -18,10 +18,19 @@ class Interruption:
         self._error: Exception | None = None
         self._wakers: tuple[Callable[[], object], ...] = ()
 
-    def on_change(self, waker: Callable[[], object]) -> None:
-        """Call ``waker`` whenever there is something to take. It must not wait."""
+    def on_change(self, waker: Callable[[], object]) -> Callable[[], None]:
+        """Call ``waker`` whenever there is something to take. It must not wait.
+
+        Returns the function that ends it.
+        """
         with self._lock:
             self._wakers = (*self._wakers, waker)
+
+        def end() -> None:
+            with self._lock:
+                self._wakers = tuple(one for one in self._wakers if one is not waker)
+
+        return end
 
     def give(self, error: Exception) -> None:
         """Let it end what waits; the first one that nobody took stays."""

@@ -45,29 +45,31 @@ class _Place:
     address: int
 
 
-def symbolise(text: str, elf: Path | str, modules: Sequence[Path | str] = ()) -> str:
+def symbolise(text: str, elf: Path | str | None, modules: Sequence[Path | str] = ()) -> str:
     """A report with ``(file:line)`` behind each address; inlined calls as ``(file:line, by …)``.
 
-    ``elf``: vmlinux or firmware with debug information. ``modules``: directories with modules
-    (.ko, .ko.debug), searched to the bottom. What is not found in them stays as it is. Raises
-    ConfigError if a file has no debug information or is of another build, ToolMissing without
-    addr2line.
+    ``elf``: vmlinux or firmware with debug information; None: only modules are looked up.
+    ``modules``: modules (.ko, .ko.debug), or directories, searched to the bottom. What is not
+    found in them stays as it is. Raises ConfigError if a file has no debug information or is of
+    another build, ToolMissing without addr2line.
     """
-    return _Symboliser(Path(elf), [Path(each) for each in modules]).run(text)
+    main = None if elf is None else Path(elf)
+    return _Symboliser(main, [Path(each) for each in modules]).run(text)
 
 
 class _Symboliser:
-    def __init__(self, main: Path, directories: list[Path]) -> None:
-        self._directories = directories
-        self._main = Elf(main)
-        _demand_lines(self._main)
+    def __init__(self, main: Path | None, modules: list[Path]) -> None:
+        self._given = modules
+        self._main = None if main is None else Elf(main)
+        if self._main is not None:
+            _demand_lines(self._main)
         self._modules: dict[str, Elf | None] = {}
         self._other_sizes: dict[Path, set[str]] = defaultdict(set)
         self._right_sizes: dict[Path, int] = defaultdict(int)
 
     def run(self, text: str) -> str:
         kernel = _KERNEL_ID.search(text)
-        if kernel:
+        if kernel and self._main is not None:
             _demand_build(self._main, kernel[1])
         wanted: dict[tuple[int, int], _Place] = {}  # line and column → place
         lines = text.splitlines(keepends=True)
@@ -100,7 +102,7 @@ class _Symboliser:
             if elf is not None and function is not None and offset <= size:
                 address = function.address + max(offset - back, 0)
                 yield found.end(), _Place(elf.path, function.section, address)
-        if symbols or not _RAW_LINE.search(line):
+        if symbols or self._main is None or not _RAW_LINE.search(line):
             return
         for raw in _RAW.finditer(line):
             # Bit 0 of a Cortex-M's return address says Thumb.
@@ -132,11 +134,10 @@ class _Symboliser:
 
     def _find(self, module: str) -> Elf | None:
         """A module's file; the kernel's name has ``_`` for the file's ``-``."""
-        for directory in self._directories:
+        for given in self._given:
             found = [
                 path
-                for pattern in ("*.ko.debug", "*.ko")
-                for path in sorted(directory.rglob(pattern))
+                for path in _modules(given)
                 if path.name.partition(".")[0].replace("-", "_") == module.replace("-", "_")
             ]
             if found:
@@ -144,6 +145,13 @@ class _Symboliser:
                 _demand_lines(elf)
                 return elf
         return None
+
+
+def _modules(given: Path) -> list[Path]:
+    """A file, or those of a directory: what only has debug information first."""
+    if not given.is_dir():
+        return [given]
+    return [path for end in ("*.ko.debug", "*.ko") for path in sorted(given.rglob(end))]
 
 
 def _demand_lines(elf: Elf) -> None:

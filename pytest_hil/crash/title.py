@@ -116,6 +116,18 @@ def where(messages: Iterable[str], named: str = "", *, pc: bool = True) -> str:
     return f" in {found}" if found else ""
 
 
+def caller(messages: Iterable[str]) -> str:
+    """Who went to a place that has no name: nothing can be unwound from there.
+
+    The return address lies on top of the stack, so the first guess of the trace is no guess.
+    """
+    for text in messages:
+        found = _FRAME.match(text)
+        if found:
+            return f" in {_frame(found)}"
+    return ""
+
+
 _NORMAL = (
     # function+0x1/0x2 → function
     (re.compile(r"([\w.$])\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?\b"), r"\1"),

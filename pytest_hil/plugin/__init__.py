@@ -26,6 +26,7 @@ pytest_plugins = [
     "pytest_hil.plugin.artifacts",
     "pytest_hil.plugin.results",
     "pytest_hil.plugin.attachments",
+    "pytest_hil.plugin.symbols",
     "pytest_hil.plugin.crashes",
     "pytest_hil.plugin.coverage",
     "pytest_hil.plugin.usb",

@@ -13,6 +13,7 @@ import pytest
 from pytest_hil.errors import ConfigError, Crashed
 from pytest_hil.plugin.artifacts import directory_of, place_of, run_of
 from pytest_hil.plugin.items import Attempt, Use, attempt_of
+from pytest_hil.plugin.symbols import with_lines
 
 if TYPE_CHECKING:
     from pytest_hil.crash import Crash, Rules
@@ -130,8 +131,9 @@ def crashed(item: pytest.Item, attempt: Attempt, error: BaseException | None) ->
 def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:
     for use in attempt.uses:
         watch = use.target.crash_watch
-        for crash in watch.settle(use.crash_mark, certain=certain):
-            yield use, crash
+        if crashes := watch.settle(use.crash_mark, certain=certain):
+            for crash in with_lines(attempt.item, crashes, use.target.modules):
+                yield use, crash
         use.crash_mark = watch.mark()
 
 

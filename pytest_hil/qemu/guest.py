@@ -217,6 +217,7 @@ class Guest(Opened):
     ) -> None:
         with self._shell("put a file") as shell:
             shell.put(local, remote, mode=mode, owner=owner)
+        self._was_put(local)
 
     def get(self, remote: str, local: str | PathLike[str]) -> None:
         with self._shell("get a file") as shell:

@@ -21,6 +21,7 @@ from pytest_hil.errors import (
     ChannelLost,
     CommandFailed,
     CommandTimeout,
+    Crashed,
     HilError,
     OutputTooLarge,
     TransferError,
@@ -165,15 +166,19 @@ class SerialShell:
     def _talk(self) -> Iterator[Talk]:
         if not self._directory:
             self.install()
+        self._console.interruption.check()
         talk = Talk(self._console, self.name)
+        leave = talk.end
         try:
             talk.begin(self._directory)
             yield talk
         except (CommandTimeout, OutputTooLarge, TransferError):
             raise
-        except HilError:
+        except HilError as error:
+            if isinstance(error, Crashed):
+                leave = talk.forget  # nobody is there to say goodbye to
             self._directory = ""
             self._on_lost()
             raise
         finally:
-            talk.end()
+            leave()

@@ -11,6 +11,7 @@ import itertools
 import queue
 import secrets
 import time
+from functools import partial
 
 from pytest_hil.console.session import Console
 from pytest_hil.errors import ChannelLost, HilError, OutcomeUnknown, TransferError
@@ -31,6 +32,8 @@ _PIECE = 48 * 1024
 _SHORT = 1400
 # The place of a frame that was damaged.
 _DAMAGED = Frame("?", ())
+# Something has happened that is not in the frames; see Interruption.
+_NEWS = Frame("!", ())
 
 
 class Talk:
@@ -43,6 +46,7 @@ class Talk:
         self._frames = Frames(self.nonce)
         self._heard: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._unsubscribe = console.subscribe(self._hear)
+        self._sleep = console.interruption.on_change(partial(self._heard.put, _NEWS))
         self._coding = Coding()
         self._block = _BLOCK
         self._pieces = itertools.count(1)
@@ -108,6 +112,7 @@ class Talk:
     def forget(self) -> None:
         """Nothing of this is in the way of the next expect()."""
         self._unsubscribe()
+        self._sleep()
         self._console.skip(self._console.mark())
 
     # --- words ---
@@ -126,6 +131,9 @@ class Talk:
                 frame = self._heard.get(timeout=left)
             except queue.Empty:
                 return None
+            if frame is _NEWS:
+                self._console.interruption.check()
+                continue
             if frame is None:
                 raise ChannelLost(f"the console of {self._name} ended")
             if frame.kind == "D" and len(frame.fields) >= 3:

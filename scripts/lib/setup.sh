@@ -2,7 +2,7 @@
 # What scripts/demo and scripts/test need before they can start; sourced by both.
 #
 #   set_up WHAT…   programs by apt-get where they are missing, then .venv in the checkout; WHAT is
-#                  an architecture that QEMU is to emulate, test-tools, or browser-tools
+#                  an architecture that QEMU is to emulate, test-tools, firmware-tools, …
 #
 # After it, the current directory is the checkout and $python is the environment's.
 # Nothing is installed, and apt is not even asked, where everything is there already.
@@ -71,8 +71,21 @@ look_for_programs() {
             ;;
         # A compiler for microcontrollers; large too.
         firmware-tools) lacks arm-none-eabi-gcc gcc-arm-none-eabi ;;
+        # What a kernel is built with.
+        kernel-tools)
+            lacks gcc build-essential
+            lacks flex flex
+            lacks bison bison
+            lacks bc bc
+            [ -e /usr/include/gelf.h ] || lacks "libelf's headers" libelf-dev
+            ;;
         # A browser, in which reports are tried; large, so that only the slow tier asks for it.
         browser-tools) command -v google-chrome >/dev/null || lacks chromium chromium ;;
+        # To build a kernel module for the built-in image: headers of that very kernel.
+        kernel-headers)
+            lacks gcc build-essential
+            has_headers || lacks "headers of the guest's kernel" "$(headers_package)"
+            ;;
         # A host of another kind emulates this one, as the default target does.
         *) lacks qemu-system-x86_64 qemu-system-x86 ;;
         esac
@@ -84,6 +97,26 @@ look_for_programs() {
         missing+=("Python >= 3.11 with venv")
         missing_packages+=("$(python_package)")
     }
+}
+
+# Debian and Ubuntu call it differently.
+headers_package() {
+    # shellcheck source=/dev/null
+    if [ "$(. /etc/os-release && echo "$ID")" = ubuntu ]; then
+        echo linux-headers-generic
+    else
+        echo linux-headers-amd64
+    fi
+}
+
+# Whether the headers are there of the newest kernel that apt knows: the one in a new image.
+has_headers() {
+    local release
+    # Hosts of another kind have no such package; the tests that need it say so.
+    [ "$(uname -m)" = x86_64 ] && command -v apt-cache >/dev/null || return 0
+    release=$(apt-cache depends "$(headers_package)" 2>/dev/null |
+        sed -n 's/^ *Depends: linux-headers-\([0-9].*\)/\1/p' | head -n 1)
+    [ -n "$release" ] && [ -e "/lib/modules/$release/build/Makefile" ]
 }
 
 # lacks PROGRAM DEBIAN-PACKAGE

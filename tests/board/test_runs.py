@@ -289,3 +289,28 @@ def test_it(hil, number):
                     assert outcome == "passed", (number, outcome)
         assert site.free() == site.names
         assert site.violations() == []
+
+
+def test_a_crash_of_a_board_ends_the_command_that_runs(site: Site) -> None:
+    (site.root / "test_it.py").write_text(
+        """
+REPORT = '''[   77.000001] ------------[ cut here ]------------
+[   77.000002] WARNING: CPU: 0 PID: 77 at drivers/foo/bar.c:12 bar_open+0x12/0x40 [foo]
+[   77.000003] Modules linked in: foo(O)
+[   77.000004] Call trace:
+[   77.000005]  bar_open+0x12/0x40 [foo]
+[   77.000006]  el0t_64_sync+0x18c/0x190
+[   77.000007] ---[ end trace 0000000000000000 ]---'''
+
+def test_it(hil):
+    # The script that runs it has the console.
+    hil.run(f"sleep 1; echo '{REPORT}' > /proc/$PPID/fd/1; sleep 300", timeout=None)
+def test_the_next(hil):
+    assert hil.run("echo well").stdout == "well\\n"
+"""
+    )
+    code, out = site.run(target="rig1")
+    assert code == 1
+    assert "\ncrash: WARNING in bar_open [foo]\n\nThe test was here:\n" in out
+    assert "1 failed, 1 passed" in out
+    assert site.violations() == []

@@ -22,6 +22,12 @@ def _usercopy(body: Body) -> str:
     return f"usercopy: {names.normal(said)}{body.where()}"
 
 
+def _fortify(body: Body) -> str:
+    # What checks strlen calls itself __fortify_strlen, since Linux 5.18.
+    called = (body.match[1] or body.match[2]).removeprefix("__fortify_")
+    return f"buffer overflow in a {called}{body.where()}"
+
+
 RULES = (
     Rule(
         kind="list",
@@ -99,7 +105,7 @@ RULES = (
         severity=Severity.ERROR,
         starts=("detected buffer overflow in ", "memcpy: detected ", "strnlen: detected "),
         header=re.compile(r"(?:detected buffer overflow in (\w+)|(\w+): detected buffer overflow)"),
-        title=lambda body: f"buffer overflow in a {body.match[1] or body.match[2]}{body.where()}",
+        title=_fortify,
         end=_END,
         refines=_CUT,
         patience=8,

@@ -46,7 +46,7 @@ def _fault(body: Body) -> str:
     if "user paging" in said or "user memory" in said or "access to user" in said:
         what = "access to user memory"
     elif "execute from non" in said or ("instruction fetch" in text and not null):
-        what = "bad instruction fetch"
+        return f"bad instruction fetch{body.where() or names.caller(body.messages)}"
     elif "write to read-only" in said or ("permissions violation" in text and "write" in text):
         what = "write to read-only memory"
     else:

@@ -26,11 +26,19 @@ _NUMBER = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", r
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``version`` is the kernel's; ``identity`` changes when a file of the tree does."""
+    """``version`` is the kernel's; ``identity`` changes when a file of the tree does.
+
+    ``users``: a tree that may change at any time.
+    """
 
     tree: Path
     version: str
     identity: str
+    users: bool = False
+
+    def unchanged(self) -> bool:
+        """Whether it is as it was."""
+        return not self.users or _state(self.tree) == self.identity
 
 
 def of_directory(tree: Path) -> Source:
@@ -39,7 +47,7 @@ def of_directory(tree: Path) -> Source:
     version = _version(tree)
     _check_clean(tree)
     check_name(tree, "--source")
-    return Source(tree, version, _state(tree))
+    return Source(tree, version, _state(tree), users=True)
 
 
 def of_distribution(
@@ -89,7 +97,7 @@ def _version(tree: Path) -> str:
         text = (tree / "Makefile").read_text(errors="replace")[:4096]
     except OSError:
         text = ""
-    parts = dict(_NUMBER.findall(text))
+    parts: dict[str, str] = dict(_NUMBER.findall(text))
     if not {"VERSION", "PATCHLEVEL"} <= parts.keys() or not (tree / "Kconfig").is_file():
         raise ConfigError(
             "--source",
@@ -193,5 +201,6 @@ def _run(argv: list[str], package: Path) -> None:
         said = "\n".join(f"    {line}" for line in ended.said[-8:])
         raise ImageError(
             f"the package {package.name} cannot be unpacked:\n{said}",
-            mend=f"is there room on the disk (2 GB)? Else remove {package}: it is then fetched anew",
+            mend=f"is there room on the disk (2 GB)? If there is, remove {package}: it is then "
+            "fetched anew",
         )

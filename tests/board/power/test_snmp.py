@@ -91,11 +91,11 @@ def test_it_waits_until_the_relay_has_moved(
     running: Running, model: str, kind: Callable[..., Outlets]
 ) -> None:
     outlets = kind(delay=0.3)
-    one = power(running(outlets).port, model)
+    one = power(running(outlets).port, model, settle=60)
     for act, state in ((one.on, True), (one.off, False)):
         began = time.monotonic()
         act()
-        assert 0.25 < time.monotonic() - began < 3
+        assert 0.25 < time.monotonic() - began < 30
         assert bool(on(outlets)) is state
         assert one.read() is state
 

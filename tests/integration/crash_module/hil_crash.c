@@ -17,7 +17,7 @@
 #include <linux/proc_fs.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
-#include <linux/sched/signal.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
@@ -386,7 +386,7 @@ static noinline void start_timer(void)
 	mod_timer(&timer, jiffies + 1);
 }
 
-static enum hrtimer_restart in_irq(struct hrtimer *timer)
+static enum hrtimer_restart in_hrtimer(struct hrtimer *timer)
 {
 	BUG_ON(!zero);
 	return HRTIMER_NORESTART;
@@ -397,7 +397,7 @@ static struct hrtimer hrtimer;
 static noinline void interrupt(void)
 {
 	hrtimer_init(&hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	hrtimer.function = in_irq;
+	hrtimer.function = in_hrtimer;
 	hrtimer_start(&hrtimer, ms_to_ktime(1), HRTIMER_MODE_REL_HARD);
 }
 
@@ -407,16 +407,9 @@ static int in_thread(void *data)
 	return 0;
 }
 
-static noinline void start_thread(void)
+static noinline void start_kthread(void)
 {
 	kthread_run(in_thread, NULL, "hil-%d", 7);
-}
-
-static noinline void kill_init(void)
-{
-	struct task_struct *init = get_pid_task(find_get_pid(1), PIDTYPE_PID);
-
-	send_sig(SIGKILL, init, 1);
 }
 
 /* --- which -------------------------------------------------------------------------------- */
@@ -437,8 +430,7 @@ static const struct {
 	WAY(bad_neighbour), WAY(put_twice), WAY(get_zero), WAY(give_too_much), WAY(copy_too_much), WAY(no_end),
 	WAY(bad_page), WAY(write_after_free), WAY(write_past_end), WAY(free_watched_twice),
 	WAY(wrong_cache), WAY(leave_objects),
-	WAY(queue), WAY(leak_atomic), WAY(start_timer), WAY(interrupt), WAY(start_thread),
-	WAY(kill_init),
+	WAY(queue), WAY(leak_atomic), WAY(start_timer), WAY(interrupt), WAY(start_kthread),
 };
 
 static ssize_t chosen(struct file *file, const char __user *from, size_t count, loff_t *at)
