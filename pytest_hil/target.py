@@ -336,7 +336,7 @@ class Opened(Target):
     def _was_put(self, local: str | PathLike[str]) -> None:
         """To be called by :meth:`put`, for each file."""
         path = Path(local).absolute()
-        if path.suffix == ".ko" and path not in self.modules:
+        if path.suffix == ".ko" and path.is_file() and path not in self.modules:
             self.modules = (*self.modules, path)
 
     @property

@@ -31,7 +31,8 @@ _WHO_REPORTS = r"""
     __check_object_size check_\w*_obj\w* __check_heap_object check_heap_object __bug_on\w*
     ___?might_sleep ___?might_resched __might_fault might_fault __cant_sleep __cant_migrate
     __schedule_bug do_task_dead check_preemption_disabled debug_smp_processor_id
-    __this_cpu_preempt_check spin_bug spin_dump rwlock_bug do_raw_\w+ __spin_lock_debug dump_header oom_kill_process out_of_memory
+    __this_cpu_preempt_check spin_bug spin_dump rwlock_bug do_raw_\w+ __spin_lock_debug dump_header
+    oom_kill_process out_of_memory
     \w*invoke_oom rcu_dump_cpu_stacks\w* rcu_check_\w+ check_cpu_stall rcu_pending
     rcu_sched_clock_irq sched_show_task nmi_cpu_backtrace\w* nmi_trigger_cpumask_backtrace
     trigger_\w*backtrace\w* arch_trigger_\w+ watchdog_\w+ perf_event_overflow

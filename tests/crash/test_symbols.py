@@ -120,6 +120,13 @@ def test_a_module_is_found_below_its_directory(kernel: Path, module: Path) -> No
     assert third == " unknown+0x1/0x2 [other_mod]"
 
 
+def test_modules_alone_are_enough(module: Path) -> None:
+    text = f"PC: 0x08000100\nRIP: 0010:{frame(module, 'helper', offset=0)} [my_mod]\n"
+    first, second = symbolise(text, None, [module]).splitlines()
+    assert first == "PC: 0x08000100"
+    assert "my-mod0.c:9" in second
+
+
 def test_addresses_of_firmware(kernel: Path) -> None:
     address = Elf(kernel).functions["twin"][0].address
     said = symbolise(f"PC: 0x{address:08x} LR: 0x00000001\nR0: 0x{address:08x}\n", kernel)

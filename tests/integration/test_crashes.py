@@ -15,7 +15,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,6 +126,17 @@ CASES = (
 )
 
 
+# Much like another one: only by hand.
+_TWINS = {
+    *("null_write", "start_kthread", "warning_text", "wrong_cache", "delete_twice"),
+    *("write_past_end", "free_watched_twice", "never_done", "lock_twice"),
+}
+
+
+def chosen() -> tuple[Case, ...]:
+    return CASES if ROUNDS > 1 else tuple(case for case in CASES if case.word not in _TWINS)
+
+
 # --- the module --------------------------------------------------------------------------------
 
 
@@ -144,7 +154,7 @@ def module(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.fail(
             f"the guest's kernel is {release}, and its headers are not installed (there are: "
             f"{', '.join(there) or 'none'}): apt-get install linux-headers-{release}. Where apt "
-            "has only a newer one, the guest's image is older than it: pytest-hil clean",
+            "has only a newer one, the guest's image is older than it: pytest-hil image rm debian",
             pytrace=False,
         )
     build = tmp_path_factory.mktemp("module")
@@ -153,7 +163,7 @@ def module(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # What a make around us has set is not for this one.
     env = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     made = subprocess.run(
-        ["make", "-C", headers, f"M={build}", "modules"],
+        ["make", "-C", str(headers), f"M={build}", "modules"],
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -162,7 +172,7 @@ def module(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert made.returncode == 0, made.stdout + made.stderr
     found = build / "hil_crash.ko"
-    subprocess.run(["objcopy", "--strip-debug", found], check=True, timeout=60)
+    subprocess.run(["objcopy", "--strip-debug", str(found)], check=True, timeout=60)
     return found
 
 
@@ -172,7 +182,7 @@ def segfault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("program") / "segfault.c"
     source.write_text("int main(void) { return *(volatile int *)16; }\n")
     program = source.with_suffix("")
-    argv = ["gcc", "-static", "-o", program, source]
+    argv = ["gcc", "-static", "-o", str(program), str(source)]
     subprocess.run(argv, check=True, timeout=120)
     return program
 
@@ -204,21 +214,21 @@ def said_at(directory: Path, line: str) -> datetime:
     text = ""
     found = None
     for piece in pieces:
-        before, text = text, text + piece["data"]
+        before, text = text, text + piece.get("data", "")
         if line in text[max(0, len(before) - len(line)) :]:
             found = piece["t"]
     assert found is not None, f"{line!r} is not in {text}"
     return datetime.fromisoformat(first["wall"]) + timedelta(seconds=found)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: re.sub(r"\W+", "-", case.word))
+@pytest.mark.parametrize("case", chosen(), ids=lambda case: re.sub(r"\W+", "-", case.word))
 def test_a_crash_is_told_of(
     case: Case,
     bench: Bench,
     module: Path,
     segfault: Path,
     tmp_path: Path,
-    record_property: Callable[[str, object], None],
+    request: pytest.FixtureRequest,
 ) -> None:
     found = []
     for number in range(ROUNDS):
@@ -230,9 +240,9 @@ def test_a_crash_is_told_of(
             found.append(provoke(guest, case, tmp_path / str(number)))
         finally:
             guest.close()
-        record_property("late", round(_LATE[-1], 3))
-    for title in sorted({crash.title for crash in found}):
-        record_property("title", title)
+        request.node.user_properties.append(("late", round(_LATE[-1], 3)))
+    titles = sorted({crash.title for crash in found})
+    request.node.user_properties += [("title", title) for title in titles]
     said = [(crash.kind, crash.title, bool(crash.panic), crash.corrupted) for crash in found]
     assert said == [(case.kind, case.title, case.panic, False)] * ROUNDS
     assert max(_LATE[-ROUNDS:]) < AT_WORST
@@ -250,7 +260,7 @@ def test_the_example_of_the_documentation_names_the_line(module: Path, tmp_path:
     example = HERE.parents[1] / "docs" / "examples" / "howto" / "module"
     argv = [sys.executable, "-m", "pytest", "--hil-target=qemu", "--hil-accel=tcg"]
     done = subprocess.run(
-        [*argv, f"--hil-artifacts={tmp_path}", "-p", "no:cacheprovider", example],
+        [*argv, f"--hil-artifacts={tmp_path}", "-p", "no:cacheprovider", str(example)],
         env={**os.environ, "HIL_RING_BUG": "1", "COLUMNS": "200"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

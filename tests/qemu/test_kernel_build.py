@@ -21,7 +21,7 @@ from pytest_hil.cli import main
 from pytest_hil.errors import ConfigError, ImageError, NoRoom, ToolMissing
 from pytest_hil.kernel import KernelConfig
 from pytest_hil.progress import Progress, silent
-from pytest_hil.qemu.kernel_build import build, source, together
+from pytest_hil.qemu.kernel_build import build, source, together, tools
 from pytest_hil.qemu.kernel_build.fragments import FEATURES, fragment, missing, parse
 
 MAKEFILE = """\
@@ -61,8 +61,8 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture(autouse=True)
 def only_what_a_small_tree_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "TOOLS", {"gcc": "gcc", "make": "make"})
-    monkeypatch.setattr(build, "HEADERS", {"stdio.h": "libc6-dev"})
+    monkeypatch.setattr(tools, "TOOLS", {"gcc": "gcc", "make": "make"})
+    monkeypatch.setattr(tools, "HEADERS", {"stdio.h": "libc6-dev"})
 
 
 def made(tree: Path, cache: Cache, features: str = "", progress: Progress = silent) -> build.Built:
@@ -225,12 +225,15 @@ def test_a_configuration_that_does_not_come_true_is_said(tree: Path, cache: Cach
 def test_what_is_missing_is_named_at_once(
     tree: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "TOOLS", {"gcc": "gcc", "no-flex": "flex", "no-bison": "bison"})
-    monkeypatch.setattr(build, "HEADERS", {"no-such/gelf.h": "libelf-dev"})
+    monkeypatch.setattr(tools, "TOOLS", {"gcc": "gcc", "no-flex": "flex", "no-bison": "bison"})
+    monkeypatch.setattr(tools, "HEADERS", {"no-such/gelf.h": "libelf-dev"})
     with pytest.raises(ToolMissing) as caught:
         made(tree, cache)
-    assert "no-flex no-bison <no-such/gelf.h> is not on PATH" in str(caught.value)
+    assert "no-flex, no-bison, <no-such/gelf.h> is not on PATH" in str(caught.value)
     assert "apt-get install bison flex libelf-dev" in str(caught.value)
+    monkeypatch.setenv("PATH", str(tree))  # not even a compiler, whose version is asked first
+    with pytest.raises(ToolMissing, match="apt-get install bison flex gcc libelf-dev"):
+        made(tree, cache)
 
 
 # -- ends -------------------------------------------------------------------------------------
@@ -241,8 +244,8 @@ def start(tree: Path, cache: Cache) -> tuple[subprocess.Popen[str], int]:
     tree_with(tree, SLOW)
     code = (
         "import sys; from pytest_hil.cli.main import main;"
-        "from pytest_hil.qemu.kernel_build import build;"
-        "build.TOOLS = {'make': 'make'}; build.HEADERS = {}; sys.exit(main())"
+        "from pytest_hil.qemu.kernel_build import tools;"
+        "tools.TOOLS = {'make': 'make'}; tools.HEADERS = {}; sys.exit(main())"
     )
     cli = subprocess.Popen(
         [sys.executable, "-c", code, "kernel", "build", "--source", str(tree)],

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pytest_hil import process
 from pytest_hil.cache import MANIFEST, Cache
-from pytest_hil.errors import ImageError, NoRoom, ToolMissing, describe_exit
+from pytest_hil.errors import ImageError, NoRoom, describe_exit
 from pytest_hil.progress import Progress, silent
-from pytest_hil.qemu.kernel_build import fragments, together
+from pytest_hil.qemu.kernel_build import fragments, together, tools
 from pytest_hil.qemu.kernel_build.source import Source, check_name
 
 KIND = "kernel"
@@ -33,21 +33,6 @@ it was. Others are removed. Each belongs to the kernel of its name.
 
 FORMAT = 1
 """Changes when the kernels of an older pytest-hil must not be used any more."""
-
-TOOLS = {
-    "gcc": "gcc",
-    "ld": "binutils",
-    "make": "make",
-    "flex": "flex",
-    "bison": "bison",
-    "bc": "bc",
-    "perl": "perl",
-    "xz": "xz-utils",
-}
-"""Programs that a build needs: their Debian packages."""
-
-HEADERS = {"gelf.h": "libelf-dev"}
-"""… and headers. No certificates, signatures or BTF are made: no libssl-dev, no pahole."""
 
 # What would build another kernel than the key says.
 _FOREIGN = ("KBUILD", "KCONFIG", "MAKE", "KC", "HOST", "LLVM", "INSTALL_", "MFLAGS", "GNUMAKE")
@@ -69,27 +54,6 @@ class Built:
     arch: str
     seconds: float
     source: str
-
-
-def compiler() -> str:
-    """What gcc calls itself, with its version. Raises ToolMissing."""
-    said = process.run([process.find("gcc", package="gcc"), "--version"]).stdout
-    return said.decode(errors="replace").partition("\n")[0].strip()
-
-
-def check_tools() -> None:
-    """Raise ToolMissing that names all that is missing, and the line that installs it."""
-    missing = {tool: package for tool, package in TOOLS.items() if shutil.which(tool) is None}
-    if "gcc" not in missing:
-        for header, package in HEADERS.items():
-            argv = ["gcc", "-E", "-x", "c", "-include", header, "/dev/null"]
-            if process.run(argv, check=False).returncode != 0:
-                missing[f"<{header}>"] = package
-    if missing:
-        packages = " ".join(sorted(set(missing.values())))
-        raise ToolMissing(
-            " ".join(missing), mend=f"a kernel cannot be built without: apt-get install {packages}"
-        )
 
 
 def key_of(source: Source, features: Sequence[str], *, arch: str, compiler: str) -> str:
@@ -120,9 +84,9 @@ def build(
 
     Raises ToolMissing, ImageError with what make said, NoRoom, ConfigError.
     """
-    key = key_of(source, features, arch=arch, compiler=compiler())
+    key = key_of(source, features, arch=arch, compiler=tools.compiler())
     if cache.get(KIND, key) is None:
-        check_tools()
+        tools.check()
         check_name(cache.root, "the cache")
     build = _Build(source, tuple(features), arch, cache, key, progress, jobs)
     folder = cache.make(KIND, key, build, progress=progress)
@@ -249,6 +213,7 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
     return {
         **kept,
         "LC_ALL": "C",
+        "LOCALVERSION": "",  # set, though empty: no "+" for what git says of the tree
         "KBUILD_BUILD_USER": "pytest-hil",
         "KBUILD_BUILD_HOST": "pytest-hil",
         "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",

@@ -19,8 +19,10 @@ ARCHES = ("x86_64",)
 
 _BASE = """
 DEBUG_KERNEL SMP HIGH_RES_TIMERS NO_HZ_IDLE PREEMPT_VOLUNTARY SYSVIPC POSIX_MQUEUE CGROUPS
-NAMESPACES MODULES MODULE_UNLOAD IKCONFIG IKCONFIG_PROC BLK_DEV_INITRD KALLSYMS KALLSYMS_ALL
+NAMESPACES UTS_NS IPC_NS USER_NS PID_NS NET_NS MODULES MODULE_UNLOAD IKCONFIG IKCONFIG_PROC
+BLK_DEV_INITRD RD_GZIP RD_XZ RD_ZSTD KALLSYMS KALLSYMS_ALL
 PRINTK_TIME MAGIC_SYSRQ PANIC_ON_OOPS=n DEBUG_FS PROC_FS SYSFS DEVTMPFS TMPFS TMPFS_XATTR
+INOTIFY_USER FHANDLE
 BINFMT_ELF BINFMT_SCRIPT TTY UNIX98_PTYS SERIAL_8250 SERIAL_8250_PNP SERIAL_8250_CONSOLE
 STACKTRACE DETECT_HUNG_TASK SOFTLOCKUP_DETECTOR WQ_WATCHDOG DEBUG_BUGVERBOSE
 DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT DEBUG_INFO_REDUCED
@@ -41,7 +43,7 @@ _BASE_OPTIONAL = "HID_SUPPORT"
 
 _X86_64 = """
 64BIT HYPERVISOR_GUEST PARAVIRT KVM_GUEST PVH NR_CPUS=16 X86_X2APIC RTC_CLASS RTC_DRV_CMOS
-KERNEL_GZIP
+PCI_MMCONFIG KERNEL_GZIP
 """
 
 
@@ -142,12 +144,16 @@ def parse(text: str) -> tuple[str, ...]:
 def fragment(features: Sequence[str], *, arch: str) -> str:
     """The lines of the configuration for these features (as :func:`parse` gives them)."""
     _check_arch(arch)
-    lines = ["# The machine, and what the guest's programs need."]
-    lines += _lines([*_BASE.split(), *_BASE_OPTIONAL.split(), *_X86_64.split()])
+    base = [*_BASE.split(), *_BASE_OPTIONAL.split(), *_X86_64.split()]
+    lines = ["# The machine, and what the guest's programs need.", *_lines(base)]
+    seen = set(base)
     for name in features:
         feature = FEATURES[name]
+        words = [*feature.symbols.split(), *feature.optional.split()]
         lines += ["", f"# {name}: {feature.help}"]
-        lines += _lines([*feature.symbols.split(), *feature.optional.split()])
+        # Kconfig warns of what is said twice.
+        lines += _lines(word for word in words if word not in seen)
+        seen.update(words)
     return "\n".join(lines) + "\n"
 
 

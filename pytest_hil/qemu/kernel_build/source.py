@@ -15,7 +15,7 @@ from pytest_hil.errors import ConfigError, ImageError
 from pytest_hil.progress import Progress
 from pytest_hil.qemu.image.apt import Apt, Package
 from pytest_hil.qemu.image.distribution import Distribution, debian_arch, host_distribution
-from pytest_hil.qemu.kernel_build import together
+from pytest_hil.qemu.kernel_build import together, tools
 
 KIND = "kernel-source"
 """Unpacked packages' place in the cache: ``KEY/tree``."""
@@ -60,14 +60,16 @@ def of_distribution(
 ) -> Source:
     """The distribution's, fetched and unpacked when there is none here yet.
 
-    ``refresh`` looks for a newer one. Raises ImageError, ToolMissing, NoRoom.
+    ``refresh`` looks for a newer one. Raises ImageError, NoRoom, and ToolMissing when a kernel
+    could not be built of it.
     """
     distribution = distribution or host_distribution()
     prefix = f"{distribution.name}-{distribution.release}-"
     found = None if refresh else _newest(cache, prefix)
     if found is None:
         check_name(cache.root, "the cache")
-        package, path = _fetch(cache, arch=arch, progress=progress, distribution=distribution)
+        tools.check()  # before hundreds of megabytes are fetched for nothing
+        package, path = _fetch(cache, arch, progress, distribution, renew=refresh)
 
         def build(folder: Path) -> None:
             progress(f"unpacking {package.name}")
@@ -77,6 +79,8 @@ def of_distribution(
 
         key = prefix + f"{package.name}_{package.version}".replace(":", "+")
         found = cache.make(KIND, key, build, progress=progress)
+        if not (found / "tree" / "Makefile").is_file():  # somebody tidied up in the cache
+            found = cache.replace(KIND, key, build, progress=progress)
     tree = found / "tree"
     return Source(tree, _version(tree), found.name)
 
@@ -150,7 +154,7 @@ def _newest(cache: Cache, prefix: str) -> Path | None:
 
 
 def _fetch(
-    cache: Cache, *, arch: str, progress: Progress, distribution: Distribution
+    cache: Cache, arch: str, progress: Progress, distribution: Distribution, *, renew: bool
 ) -> tuple[Package, Path]:
     name = f"{distribution.name}-{debian_arch(arch)}"
     with cache.locked("apt", name, progress=progress):
@@ -160,6 +164,8 @@ def _fetch(
             progress=progress,
             sources=distribution.sources_list or None,
         )
+        if renew:
+            apt.forget()
         fresh = apt.update()
         try:
             return _fetch_with(apt)

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def built() -> dict[str, Path]:
     """The module, for each kernel that it was built for."""
     return {}
 
@@ -36,7 +36,7 @@ def ring(hil: Target, built: dict[str, Path], tmp_path_factory: pytest.TempPathF
     if release not in built:
         sources = tmp_path_factory.mktemp("ring")
         shutil.copytree(HERE, sources, dirs_exist_ok=True)
-        make = ["make", "-C", sources, f"KDIR={headers}", "modules"]
+        make = ["make", "-C", str(sources), f"KDIR={headers}", "modules"]
         subprocess.run(make, check=True, timeout=300)
         built[release] = sources / "ring.ko"
     hil.put(built[release], "/tmp/ring.ko")
