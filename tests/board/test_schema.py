@@ -169,7 +169,8 @@ def test_one_by_one(
 
 def test_each_key_of_each_driver_is_told(validator: jsonschema.Draft7Validator) -> None:
     """With its help, and of a kind that is not just anything."""
-    definitions: Any = validator.schema["definitions"]  # type: ignore[index]
+    schema: Any = validator.schema
+    definitions = schema["definitions"]
     seen = 0
     for kind in drivers.BUILTIN:
         for name in drivers.BUILTIN[kind]:
