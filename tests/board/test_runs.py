@@ -45,7 +45,8 @@ class Site:
             [
                 *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"),
                 # At the end of each run, it looks through all modules for a second.
-                *("-p", "no:hypothesispytest"),
+                *("-p", "no:hypothesispytest", "-p", "no:html", "-p", "no:metadata"),
+                *("-p", "no:allure_pytest"),
                 *(f"--hil-boards={self.rig.boards_toml}", f"--hil-target={target}", *words),
             ],
             cwd=self.root,

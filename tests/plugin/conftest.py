@@ -28,7 +28,11 @@ from pytest_hil.cache import Cache
 CACHE = Cache.default().root
 # What a run may take until it says or does what is waited for.
 PATIENCE = 120.0
-_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir=.")
+# Plugins that have nothing to do with ours cost each run a part of a second.
+_OPTIONS = (
+    *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:html"),
+    *("-p", "no:metadata", "-p", "no:allure_pytest", "--rootdir=."),
+)
 
 
 class Inner:
