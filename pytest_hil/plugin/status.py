@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -164,6 +164,11 @@ class Terminal:
                 writer.line()
                 writer.flush()
             return "", "\n"
+        if self._config.getoption("verbose", default=0) > 0:
+            # A line of its own for each test: pytest begins it anew where it has none.
+            reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+            reporter.currentfspath = None
+            return "\n", ""
         # Pytest's writer may be captured now, and does not know what is written past it: where it
         # stands as it stood after our last line, nothing has come since.
         column = self.column()
