@@ -247,7 +247,8 @@ def test_workers_that_collect_something_else(site: Site) -> None:
     )
     code, out = site.run("-n", "2")
     assert code == 1, out
-    assert "Different tests were collected between gw0 and gw1" in out
+    # Whoever came first is named first.
+    assert re.search("Different tests were collected between gw[01] and gw[01]", out), out
     assert "4 passed, 1 error" in out
 
 
