@@ -98,7 +98,8 @@ def _short(error: InfrastructureError) -> str:
     """The telling line of an error that may be a page long."""
     lines = [line.strip() for line in str(error).splitlines()]
     qemu = next((line for line in lines if "error:" in line or "failed" in line.lower()), "")
-    return qemu or lines[0]
+    # What follows in a page is not shown in a line.
+    return qemu or lines[0].removesuffix("; the console's last lines:")
 
 
 def cpu_model() -> str:
