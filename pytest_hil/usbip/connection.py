@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import Enum, unique
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from pytest_hil.usbip.messages import (
     BUSID_SIZE,
@@ -65,6 +65,10 @@ class State(Enum):
     ATTACHED = "attached"
     DEAD = "dead"
 
+
+# Looked at for every transfer; an enumeration's members are slow to look up (in Python 3.11).
+_ATTACHED, _DEAD = State.ATTACHED, State.DEAD
+_SUBMIT, _RET_SUBMIT = int(Command.SUBMIT), int(Command.RET_SUBMIT)
 
 Table = dict[tuple[State, type], State]
 
@@ -146,14 +150,13 @@ class Receiver(Generic[EventT]):
 
     def next_event(self) -> EventT | None:
         """The next message, or None: nothing whole is there. Raises Malformed."""
-        if self.state is State.DEAD:
+        if self.state is _DEAD:
             return None
         try:
-            event = self._parse()
+            return self._parse()
         except Malformed:
             self.close()
             raise
-        return event
 
     def advance(self, count: int) -> list[EventT]:
         """:meth:`received`, and all :meth:`events` at once."""
@@ -256,7 +259,7 @@ class ExporterConnection(Receiver[Request]):
 
     def __init__(self, is_iso: IsIso, *, limit: int = MAX_TRANSFER) -> None:
         super().__init__()
-        self.device: Device | None = None
+        self._devid = 0
         self._is_iso = is_iso
         self._limit = limit
         self._head: Submit | None = None
@@ -266,8 +269,8 @@ class ExporterConnection(Receiver[Request]):
     def send(self, message: Reply) -> bytes:
         """The bytes of a reply. Raises Malformed (``ORDER``) if it cannot be said now."""
         self.state = next_state(self.state, message)
-        if isinstance(message, RepImport):
-            self.device = message.device
+        if isinstance(message, RepImport) and message.device is not None:
+            self._devid = message.device.devid
         return message.pack()
 
     @property
@@ -275,7 +278,7 @@ class ExporterConnection(Receiver[Request]):
         return self._head is not None or super().partial
 
     def _parse(self) -> Request | None:
-        if self.state is State.ATTACHED:
+        if self.state is _ATTACHED:
             if self._head is not None:
                 return self._payload(self._head)
             head = self._take(URB_SIZE)
@@ -306,9 +309,10 @@ class ExporterConnection(Receiver[Request]):
 
     def _urb(self, head: bytes | bytearray) -> Request | None:
         command = command_of(head)
-        if command == Command.SUBMIT:
+        if command == _SUBMIT:
             submit = Submit.parse(head, limit=self._limit)
-            self._check_devid(submit.devid, head)
+            if submit.devid != self._devid:
+                self._refuse_devid(submit.devid, head)
             self._count = self._packets(submit, head) if submit.packets else 0
             if not self._count and (submit.direction or not submit.length):
                 return submit
@@ -316,17 +320,17 @@ class ExporterConnection(Receiver[Request]):
             return self._payload(submit)
         if command == Command.UNLINK:
             unlink = Unlink.parse(head)
-            self._check_devid(unlink.devid, head)
+            if unlink.devid != self._devid:
+                self._refuse_devid(unlink.devid, head)
             return unlink
         if command in (VERSION << 16 | Code.REQ_DEVLIST, VERSION << 16 | Code.REQ_IMPORT):
             raise Malformed(Fault.ORDER, "an operation", "URBs, after an import", data=head)
         raise Malformed(Fault.COMMAND, command, "1 (SUBMIT) or 2 (UNLINK)", data=head)
 
-    def _check_devid(self, devid: int, head: Bytes) -> None:
+    def _refuse_devid(self, devid: int, head: Bytes) -> NoReturn:
         # Linux's stub (valid_request in drivers/usb/usbip/stub_rx.c) drops the connection too.
-        if self.device is not None and devid != self.device.devid:
-            wanted = f"{self.device.devid:#x}, which was imported"
-            raise Malformed(Fault.DEVID, devid, wanted, data=head)
+        wanted = f"{self._devid:#x}, which was imported"
+        raise Malformed(Fault.DEVID, devid, wanted, data=head)
 
     def _packets(self, submit: Submit, head: Bytes) -> int:
         """How many descriptors follow."""
@@ -418,7 +422,7 @@ class ImporterConnection(Receiver[Reply]):
             self.unlinking[seqnum] = message.unlinked
 
     def _parse(self) -> Reply | None:
-        if self.state is State.ATTACHED:
+        if self.state is _ATTACHED:
             if self._head is not None:
                 return self._payload(self._head)
             head = self._take(URB_SIZE)
@@ -487,7 +491,7 @@ class ImporterConnection(Receiver[Reply]):
 
     def _urb(self, head: bytes | bytearray) -> Reply | None:
         command = command_of(head)
-        if command == Command.RET_SUBMIT:
+        if command == _RET_SUBMIT:
             return self._ret_submit(RetSubmit.parse(head), head)
         if command == Command.RET_UNLINK:
             reply = RetUnlink.parse(head)

@@ -113,16 +113,20 @@ class Endpoint:
         frame = 1.0 if speed in (Speed.LOW, Speed.FULL) else 0.125
         return min(max(int(math.log2(max(self.interval_ms / frame, 1))) + 1, 1), 16)
 
+    @property
+    def address(self) -> int:
+        """The number, with the direction in bit 7."""
+        return self.number | self.direction << 7
+
     def descriptor(self, speed: Speed) -> EndpointDescriptor:
         packet = self.max_packet(speed)
         extra = b""
         if speed >= Speed.SUPER:
             every = 0 if self.type is TransferType.BULK else packet
             extra = companion(bytes_per_interval=every)
-        address = self.number | (0x80 if self.direction is Direction.IN else 0)
         # Isochronous: asynchronous, data (USB 2.0, table 9-13).
         attributes = self.type | (0x4 if self.type is _ISO else 0)
-        return EndpointDescriptor(address, attributes, packet, self._interval(speed), extra)
+        return EndpointDescriptor(self.address, attributes, packet, self._interval(speed), extra)
 
     def wrong(self, speed: Speed) -> str:
         """What is wrong with it; "" if nothing is."""

@@ -122,7 +122,8 @@ class VirtualDevice:
         self.pipes: dict[Endpoint, Pipe] = {}
         for one in every:
             self.pipes[one] = open_pipe(self, one)
-        self._active: dict[tuple[int, Direction], Pipe] = {}
+        # By their addresses.
+        self._active: dict[int, Pipe] = {}
         self._pending_control: dict[int, Urb] = {}
         self.configuration = self._describe_configuration()
 
@@ -234,7 +235,7 @@ class VirtualDevice:
     def transfer_type(self, endpoint: int, direction: Direction) -> TransferType | None:
         if endpoint == 0:
             return TransferType.CONTROL
-        pipe = self._active.get((endpoint, direction))
+        pipe = self._active.get(endpoint | direction << 7)
         return None if pipe is None else pipe.endpoint.type
 
     def plugged(self, unplug: Callable[[], None]) -> None:
@@ -246,16 +247,16 @@ class VirtualDevice:
             self._configure(0)
 
     def submit(self, urb: Urb) -> None:
-        self.submit_to((urb.endpoint, urb.direction), urb)
+        self.submit_to(urb.address, urb)
 
-    def submit_to(self, key: tuple[int, Direction], urb: Urb) -> None:
-        """:meth:`submit` to the endpoint that has this number here."""
+    def submit_to(self, address: int, urb: Urb) -> None:
+        """:meth:`submit` to the endpoint that has this address here."""
         with self._lock:
             try:
-                if key[0] == 0:
-                    self._control(urb)
-                elif (pipe := self._active.get(key)) is not None:
+                if (pipe := self._active.get(address)) is not None:
                     pipe.submit(urb)
+                elif address & 0xF == 0:
+                    self._control(urb)
                 else:
                     refuse(urb)
             except Stall:
@@ -266,12 +267,12 @@ class VirtualDevice:
                 raise
 
     def cancel(self, urb: Urb) -> None:
-        self.cancel_at((urb.endpoint, urb.direction), urb)
+        self.cancel_at(urb.address, urb)
 
-    def cancel_at(self, key: tuple[int, Direction], urb: Urb) -> None:
-        """:meth:`cancel` at the endpoint that has this number here."""
+    def cancel_at(self, address: int, urb: Urb) -> None:
+        """:meth:`cancel` at the endpoint that has this address here."""
         with self._lock:
-            if (pipe := self._active.get(key)) is not None:
+            if (pipe := self._active.get(address)) is not None:
                 pipe.cancel(urb)
             self.on_cancel(urb)
 
@@ -379,10 +380,9 @@ class VirtualDevice:
         return None
 
     def _of_endpoint(self, setup: Setup) -> bytes | None:
-        way = Direction.IN if setup.index & 0x80 else Direction.OUT
         if setup.index & 0xF == 0:
             return bytes(2) if setup.request == GET_STATUS else b""
-        pipe = self._active.get((setup.index & 0xF, way))
+        pipe = self._active.get(setup.index & 0x8F)
         if pipe is None:
             return None
         if setup.request == GET_STATUS:
@@ -418,13 +418,12 @@ class VirtualDevice:
                 continue
             now = wire.alternate == self._alternates[number]
             for endpoint in declared.endpoints:
-                key = (endpoint.number, endpoint.direction)
                 pipe = self.pipes[endpoint]
-                if self._active.get(key) is pipe:
-                    del self._active[key]
+                if self._active.get(endpoint.address) is pipe:
+                    del self._active[endpoint.address]
                 pipe.shut()
                 if now:
-                    self._active[key] = pipe
+                    self._active[endpoint.address] = pipe
 
     def _settings(self) -> Iterator[tuple[Interface, InterfaceDescriptor]]:
         for declared in self.declared:
@@ -488,23 +487,22 @@ def _check(cls: type[VirtualDevice]) -> None:
 
 def _check_endpoints(cls: type[VirtualDevice], wrong: Callable[[str, str], None]) -> None:
     numbers = _numbers(cls.declared)
-    taken: dict[tuple[int, Direction], tuple[int, str]] = {}
+    taken: dict[int, tuple[int, str]] = {}
     for interface in cls.declared:
         number, _alternate = numbers[interface]
-        seen: dict[tuple[int, Direction], str] = {}
+        seen: dict[int, str] = {}
         for one in interface.endpoints:
             name = one.name or f"endpoint {one.number}"
             if message := one.wrong(cls.speed):
                 wrong(name, message)
-            key = (one.number, one.direction)
             way = one.direction.name
-            if key in seen:
-                wrong(name, f"endpoint {one.number} {way} is {seen[key]} already")
-            other = taken.get(key)
+            if one.address in seen:
+                wrong(name, f"endpoint {one.number} {way} is {seen[one.address]} already")
+            other = taken.get(one.address)
             if other is not None and other[0] != number:
                 wrong(name, f"endpoint {one.number} {way} is {other[1]} of another interface")
-            seen[key] = name
-            taken.setdefault(key, (number, name))
+            seen[one.address] = name
+            taken.setdefault(one.address, (number, name))
             for handler in one.handlers.values():
                 if not hasattr(cls, handler):
                     wrong(name, f"its handler {handler} is gone")

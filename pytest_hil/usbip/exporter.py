@@ -327,10 +327,6 @@ class Exporter:
 
     # what sessions ask
 
-    @property
-    def inside(self) -> bool:
-        return self._loop.inside
-
     def soon(self, call: Callable[[], object]) -> None:
         self._loop.soon(call)
 

@@ -33,7 +33,7 @@ class LoopThread:
     @property
     def inside(self) -> bool:
         """Whether this is the loop's own thread."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._thread.ident
 
     def soon(self, call: Callable[..., object], *args: object) -> bool:
         """Let the loop do it; False when there is no loop any more."""

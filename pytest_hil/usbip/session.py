@@ -35,24 +35,30 @@ from pytest_hil.usbip.messages import (
     RepImport,
     ReqDevlist,
     ReqImport,
-    RetSubmit,
     RetUnlink,
     Submit,
     Unlink,
     pack_packets,
+    pack_ret_submit,
 )
 from pytest_hil.usbip.urb import TransferType, Urb
 
 if TYPE_CHECKING:
-    from pytest_hil.usbip.exporter import Plugged
+    from pytest_hil.usbip.exporter import Observer, Plugged
 
 MiB = 2**20
 
 # Errors of transfers that one connection tells of; an importer may ask for any number.
 _MAX_TOLD = 100
 
+# Headers and data of replies that are written together.
+_PIECE = 32
+
 # What a healthy device says every day.
 _EVERYDAY = frozenset({SHORT, UNLINKED})
+
+# An enumeration's members are slow to look up (in Python 3.11), and this is for every transfer.
+_IN = Direction.IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,6 @@ class Hall(Protocol):
     def soon(self, call: Callable[[], object]) -> None:
         """Let the loop do it."""
 
-    @property
-    def inside(self) -> bool:
-        """Whether this is the loop's thread."""
-
 
 class Session(asyncio.BufferedProtocol):
     """A connection of an importer; the owner of its transfers."""
@@ -104,6 +106,7 @@ class Session(asyncio.BufferedProtocol):
     def __init__(self, hall: Hall, peer: str) -> None:
         self.peer = peer
         self.plugged: Plugged | None = None
+        self._observer: Observer | None = None
         self._hall = hall
         self._limits = hall.limits
         self._connection = ExporterConnection(self._is_iso, limit=self._limits.transfer)
@@ -115,7 +118,7 @@ class Session(asyncio.BufferedProtocol):
         self._unsent = 0
         self._full = False
         self._flushing = False
-        self._reading = False
+        self._reader = 0
         self._received = 0
         self._timer: asyncio.TimerHandle | None = None
         self._told = 0
@@ -142,8 +145,9 @@ class Session(asyncio.BufferedProtocol):
 
         One batch may ask for far more than what is allowed to be unsent: looked at each time.
         """
-        # What these requests are answered with at once goes out in one piece.
-        self._reading = True
+        # What these requests are answered with at once goes out together, and in pieces: the
+        # importer is busy with the first while the rest is made here.
+        self._reader = threading.get_ident()
         try:
             while not self._full and not self._over:
                 request = self._connection.next_event()
@@ -155,7 +159,7 @@ class Session(asyncio.BufferedProtocol):
                     self._unlink(request)
                 else:
                     self._operation(request)
-                if self._unsent > self._limits.unsent:
+                if len(self._out) >= _PIECE or self._unsent > self._limits.unsent:
                     self._flush()
         except Malformed as error:
             self._tell("malformed", fault=error.fault.value, error=str(error))
@@ -165,7 +169,7 @@ class Session(asyncio.BufferedProtocol):
             self._broke(error)
             self.abort()
         finally:
-            self._reading = False
+            self._reader = 0
             self._flush()
         if self._timer is None and self._waits():
             self._watch()
@@ -191,7 +195,7 @@ class Session(asyncio.BufferedProtocol):
         if self.plugged is not None:
             device = self.plugged.device
             for urb in pending:
-                self._observe(urb, UNLINKED, b"", 0, ())
+                self._gave_up(urb)
                 self._ask(device.cancel, urb)
             self._ask(device.released)
         self._hall.left(self)
@@ -252,6 +256,7 @@ class Session(asyncio.BufferedProtocol):
             self._send(self._connection.send(RepImport(None, found)))
             return
         self.plugged = found
+        self._observer = found.observer
         self._tell("import", busid=request.busid)
         self._send(self._connection.send(RepImport(found.description)))
         self._ask(found.device.imported)
@@ -264,9 +269,11 @@ class Session(asyncio.BufferedProtocol):
     def _submit(self, submit: Submit) -> None:
         plugged = self.plugged
         assert plugged is not None
-        kind: TransferType | None = TransferType.CONTROL
+        kind: TransferType | None
         if submit.endpoint:
             kind = plugged.device.transfer_type(submit.endpoint, submit.direction)
+        else:
+            kind = TransferType.CONTROL
         urb = Urb(submit, kind if kind is not None else TransferType.BULK, self)
         with self._lock:
             if submit.seqnum in self._pending:
@@ -280,8 +287,8 @@ class Session(asyncio.BufferedProtocol):
             )
             self._pending[submit.seqnum] = urb
             self._pending_bytes += submit.length
-        if plugged.observer is not None:
-            plugged.observer.submitted(urb, plugged.description)
+        if self._observer is not None:
+            self._observer.submitted(urb, plugged.description)
         if full:
             urb.complete(status=TOO_LARGE)
         elif kind is None:
@@ -300,7 +307,7 @@ class Session(asyncio.BufferedProtocol):
                 self._pending_bytes -= urb.length
             self._out.append(RetUnlink(unlink.seqnum, UNLINKED if urb is not None else 0).pack())
         if urb is not None and self.plugged is not None:
-            self._observe(urb, UNLINKED, b"", 0, ())
+            self._gave_up(urb)
             self._ask(self.plugged.device.cancel, urb)
 
     def _ask(self, call: Callable[..., object], *args: object) -> None:
@@ -319,7 +326,7 @@ class Session(asyncio.BufferedProtocol):
     def finish(
         self, urb: Urb, status: int, data: Bytes, actual: int, iso: Sequence[IsoPacket], errors: int
     ) -> bool:
-        incoming = urb.direction is Direction.IN
+        incoming = urb.direction is _IN
         if len(iso) != len(urb.iso):
             # The importer waits for all of them, however it went.
             iso = [replace(packet, actual=0, status=status) for packet in urb.iso]
@@ -328,26 +335,19 @@ class Session(asyncio.BufferedProtocol):
             status, actual = OVERFLOW, urb.length
         if incoming:
             # The header says how much follows, and just that does.
-            actual = min(actual, len(data))
-            data = memoryview(data)[:actual] if actual < len(data) else data
+            if actual < len(data):
+                data = memoryview(data)[:actual]
+            elif actual > len(data):
+                actual = len(data)
             if not status and not iso and actual < urb.length and urb.flags & SHORT_NOT_OK:
                 status = SHORT
-        reply = RetSubmit(
-            urb.seqnum,
-            status,
-            actual,
-            data if incoming else b"",
-            urb.start_frame,
-            len(urb.iso),
-            errors,
-            tuple(iso),
-        )
-        head = reply.pack_header()
+        seqnum = urb.seqnum
+        head = pack_ret_submit(seqnum, status, actual, urb.start_frame, len(iso), errors)
         tail = pack_packets(iso) if iso else b""
         with self._lock:
-            if self._pending.get(urb.seqnum) is not urb:
+            if self._pending.get(seqnum) is not urb:
                 return False
-            del self._pending[urb.seqnum]
+            del self._pending[seqnum]
             self._pending_bytes -= urb.length
             self._out.append(head)
             self._unsent += len(head) + actual if incoming else len(head)
@@ -355,9 +355,10 @@ class Session(asyncio.BufferedProtocol):
                 self._out.append(data)
             if tail:
                 self._out.append(tail)
-            wake = not self._flushing and not (self._reading and self._hall.inside)
+            wake = not self._flushing and self._reader != threading.get_ident()
             self._flushing = self._flushing or wake
-        self._observe(urb, status, data, actual, iso)
+        if self._observer is not None:
+            self._observer.completed(urb, status, data, actual, iso)
         if status < 0 and status not in _EVERYDAY and self._told < _MAX_TOLD:
             self._told += 1
             where = {"endpoint": urb.address, "seqnum": urb.seqnum}
@@ -369,11 +370,9 @@ class Session(asyncio.BufferedProtocol):
     def disconnect(self) -> None:
         self._hall.soon(self.abort)
 
-    def _observe(
-        self, urb: Urb, status: int, data: Bytes, actual: int, iso: Sequence[IsoPacket]
-    ) -> None:
-        if self.plugged is not None and self.plugged.observer is not None:
-            self.plugged.observer.completed(urb, status, data, actual, iso)
+    def _gave_up(self, urb: Urb) -> None:
+        if self._observer is not None:
+            self._observer.completed(urb, UNLINKED, b"", 0, ())
 
     def _send(self, data: bytes) -> None:
         with self._lock:

@@ -16,6 +16,9 @@ from pytest_hil.usbip.messages import (
     Submit,
 )
 
+# An enumeration's members are slow to look up (in Python 3.11), and this is for every transfer.
+_IN = Direction.IN
+
 
 @unique
 class TransferType(IntEnum):
@@ -42,11 +45,13 @@ class Owner(Protocol):
 class Urb:
     """One transfer. A device ends it once, by :meth:`complete`, at once or later, in any thread.
 
-    ``endpoint`` is 0 to 15; ``data`` what an OUT brought; ``length`` how much an IN may bring at
-    most; ``setup`` a control transfer's eight bytes; ``iso`` the packets of an isochronous one.
+    ``endpoint`` is 0 to 15, ``address`` has the direction in bit 7 too; ``data`` what an OUT
+    brought; ``length`` how much an IN may bring at most; ``setup`` a control transfer's eight
+    bytes; ``iso`` the packets of an isochronous one.
     """
 
     __slots__ = (
+        "address",
         "data",
         "direction",
         "endpoint",
@@ -64,6 +69,7 @@ class Urb:
     def __init__(self, submit: Submit, kind: TransferType, owner: Owner) -> None:
         self.seqnum = submit.seqnum
         self.endpoint = submit.endpoint
+        self.address = submit.endpoint | submit.direction << 7
         self.direction = submit.direction
         self.length = submit.length
         self.data = submit.data
@@ -78,11 +84,6 @@ class Urb:
     def __repr__(self) -> str:
         way = self.direction.name
         return f"<Urb {self.seqnum} {self.type.name} {way} ep{self.endpoint} {self.length} bytes>"
-
-    @property
-    def address(self) -> int:
-        """The endpoint's address, with the direction in bit 7."""
-        return self.endpoint | (0x80 if self.direction is Direction.IN else 0)
 
     def complete(
         self,
@@ -101,10 +102,12 @@ class Urb:
         actual bytes of each, one after the other.
         """
         if actual is None:
-            if self.direction is Direction.IN:
+            if self.direction is _IN:
                 actual = len(data)
+            elif status == 0:
+                actual = self.length
             else:
-                actual = self.length if status == 0 else 0
+                actual = 0
         return self.owner.finish(self, status, data, actual, iso, errors)
 
     def stall(self) -> bool:

@@ -23,7 +23,7 @@ from pytest_hil.errors import ChannelLost
 from pytest_hil.qemu.guest import Guest
 from pytest_hil.usbip.declare import Setup
 from pytest_hil.usbip.importer import Importer, Refused, Transfer, list_devices
-from pytest_hil.usbip.messages import SHORT, SHUTDOWN, STALL, UNLINKED, Direction, IsoPacket
+from pytest_hil.usbip.messages import SHORT, SHUTDOWN, STALL, UNLINKED, IsoPacket
 from pytest_hil.usbip.urb import Urb
 from pytest_hil.usbip.virtual.vendor import Loopback
 
@@ -60,9 +60,9 @@ class Watched(Loopback):
         self.came: list[tuple[int, int]] = []
         self.requests: list[tuple[int, int]] = []
 
-    def submit_to(self, key: tuple[int, Direction], urb: Urb) -> None:
+    def submit_to(self, address: int, urb: Urb) -> None:
         self.came.append((urb.address, urb.flags))
-        super().submit_to(key, urb)
+        super().submit_to(address, urb)
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         self.requests.append((setup.type, setup.request))

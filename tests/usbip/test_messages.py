@@ -74,7 +74,7 @@ def test_submits(submit: m.Submit) -> None:
 
 @given(st.builds(m.RetSubmit, u32, statuses, sizes, start_frame=i32, packets=i32, errors=i32))
 def test_submit_replies(reply: m.RetSubmit) -> None:
-    data = reply.pack_header()
+    data = reply.pack()
     assert data[8:20] == bytes(12), "device, direction and endpoint are 0 in replies"
     assert m.RetSubmit.parse(data) == reply
 

@@ -18,8 +18,6 @@ from pytest_hil.usbip.messages import Direction, Speed
 from pytest_hil.usbip.pipe import Pipe
 from pytest_hil.usbip.urb import TransferType, Urb, refuse
 
-Key = tuple[int, Direction]
-
 
 class Composite(VirtualDevice):
     """``Composite(Keyboard(), SerialPort())``: their interfaces and endpoints are renumbered.
@@ -43,9 +41,9 @@ class Composite(VirtualDevice):
         self.speed: Speed = parts[0].speed
         self.product = product or type(self).product
         self.serial_number = serial_number
-        # New number → whose, and its own number there.
+        # New number → whose, and its own number there; new address → the same.
         self._interfaces: dict[int, tuple[VirtualDevice, int]] = {}
-        self._endpoints: dict[Key, tuple[VirtualDevice, Key]] = {}
+        self._endpoints: dict[int, tuple[VirtualDevice, int]] = {}
         super().__init__()
 
     def _describe_configuration(self) -> Configuration:
@@ -71,21 +69,21 @@ class Composite(VirtualDevice):
     def transfer_type(self, endpoint: int, direction: Direction) -> TransferType | None:
         if endpoint == 0:
             return TransferType.CONTROL
-        part, (number, _way) = self._endpoints.get((endpoint, direction), (None, (0, direction)))
-        return None if part is None else part.transfer_type(number, direction)
+        found = self._endpoints.get(endpoint | direction << 7)
+        return None if found is None else found[0].transfer_type(found[1] & 0xF, direction)
 
     def submit(self, urb: Urb) -> None:
         if urb.endpoint == 0:
             super().submit(urb)
             return
-        found = self._endpoints.get((urb.endpoint, urb.direction))
+        found = self._endpoints.get(urb.address)
         if found is None:
             refuse(urb)
         else:
             found[0].submit_to(found[1], urb)
 
     def cancel(self, urb: Urb) -> None:
-        found = self._endpoints.get((urb.endpoint, urb.direction))
+        found = self._endpoints.get(urb.address)
         if found is not None:
             found[0].cancel_at(found[1], urb)
 
@@ -96,11 +94,10 @@ class Composite(VirtualDevice):
             own = replace(setup, index=setup.index & 0xFF00 | number)
             return part.locked_control(own, data)
         if recipient == 2 and setup.index & 0xF:
-            way = Direction.IN if setup.index & 0x80 else Direction.OUT
-            if (there := self._endpoints.get((setup.index & 0xF, way))) is None:
+            if (there := self._endpoints.get(setup.index & 0x8F)) is None:
                 return None
-            part, (number, _way) = there
-            return part.locked_control(replace(setup, index=setup.index & 0x80 | number), data)
+            part, address = there
+            return part.locked_control(replace(setup, index=address), data)
         if setup.type & 0x60 and recipient == 0:
             return self._first_that_knows(setup, data)
         return super().control(setup, data)
@@ -127,7 +124,7 @@ class _Joined:
         self,
         parts: Sequence[VirtualDevice],
         interfaces: dict[int, tuple[VirtualDevice, int]],
-        endpoints: dict[Key, tuple[VirtualDevice, Key]],
+        endpoints: dict[int, tuple[VirtualDevice, int]],
     ) -> None:
         self._interfaces = interfaces
         self._endpoints = endpoints
@@ -138,8 +135,8 @@ class _Joined:
             own = part.configuration
             for number in own.numbers:
                 interfaces[base + number] = (part, number)
-            numbers = self._numbers(part)
-            every += [self._interface(one, base, numbers) for one in own.interfaces]
+            addresses = self._addresses(part)
+            every += [self._interface(one, base, addresses) for one in own.interfaces]
             associations += [replace(one, first=base + one.first) for one in own.associations]
             if len(own.numbers) > 1 and not own.associations:
                 first = own.interfaces[0]
@@ -150,32 +147,31 @@ class _Joined:
             tuple(every), max_power=min(power, 250), associations=tuple(associations)
         )
 
-    def _numbers(self, part: VirtualDevice) -> dict[Key, int]:
-        """A part's endpoints → new numbers, the same in all alternate settings."""
-        found: dict[Key, int] = {}
+    def _addresses(self, part: VirtualDevice) -> dict[int, int]:
+        """A part's endpoints → new addresses, the same in all alternate settings."""
+        found: dict[int, int] = {}
         for interface in part.configuration.interfaces:
             for one in interface.endpoints:
-                key = (one.number, one.direction)
-                if key in found:
+                if one.address in found:
                     continue
-                taken = [number for number, way in self._endpoints if way is one.direction]
+                way = one.address & 0x80
+                taken = [address & 0xF for address in self._endpoints if address & 0x80 == way]
                 number = max(taken, default=0) + 1
                 if number > 15:
                     raise DeclarationError(
                         f"Composite: {type(part).__name__} finds no endpoint free: 15 in each "
                         "direction are there"
                     )
-                found[key] = number
-                self._endpoints[number, one.direction] = (part, key)
+                found[one.address] = way | number
+                self._endpoints[way | number] = (part, one.address)
         return found
 
     def _interface(
-        self, one: InterfaceDescriptor, base: int, numbers: dict[Key, int]
+        self, one: InterfaceDescriptor, base: int, addresses: dict[int, int]
     ) -> InterfaceDescriptor:
-        endpoints: list[EndpointDescriptor] = []
-        for endpoint in one.endpoints:
-            number = numbers[endpoint.number, endpoint.direction]
-            endpoints.append(replace(endpoint, address=endpoint.address & 0x80 | number))
+        endpoints: list[EndpointDescriptor] = [
+            replace(endpoint, address=addresses[endpoint.address]) for endpoint in one.endpoints
+        ]
         return replace(
             one,
             number=base + one.number,
