@@ -105,6 +105,7 @@ def _build(cache: Cache, args: argparse.Namespace) -> int:
         print(kernel)
         if sys.stderr.isatty():
             print(f"use it: pytest --hil-target=qemu --hil-kernel={kernel}", file=sys.stderr)
+            print(f"modules for it: make -C {built.modules} M=DIR modules", file=sys.stderr)
     return 0
 
 
@@ -175,6 +176,7 @@ def _facts(built: Built) -> dict[str, Any]:
         "key": built.key,
         "kernel": str(built.kernel),
         "config": str(built.config),
+        "modules": str(built.modules),
         "version": built.version,
         "features": list(built.features),
         "arch": built.arch,

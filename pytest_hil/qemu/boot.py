@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 import uuid
+from collections.abc import Iterator
 
 from pytest_hil.errors import BootTimeout, ChannelLost, ConsoleClosed, ExpectTimeout, MachineError
 from pytest_hil.qemu.machine import Machine
+from pytest_hil.qemu.monitor import Event
 
 READY_LINE = "pytest-hil: ready"
 # To the end of the line: a console brings a line in pieces.
 _FAILED = r"pytest-hil: startup failed: [^\r\n]*[\r\n]"
 _PANIC = r"Kernel panic - not syncing: [^\r\n]*[\r\n]"
 _NO_BOOT = r"Unable to mount root fs|No bootable device"
+# Firmware may reset once or twice on the way, and a distribution after its first start.
+_MOST_RESETS = 5
 
 
 def wait_until_ready(machine: Machine, *, timeout: float, ready: str, own_image: bool) -> None:
@@ -62,7 +67,7 @@ def _agent(machine: Machine) -> str:
 def _expect(machine: Machine, pattern: str, timeout: float) -> None:
     name = machine.hardware.name
     try:
-        with machine.watching():
+        with machine.watching(), _counting_resets(machine):
             found = machine.console.expect([pattern, _FAILED, _PANIC, _NO_BOOT], timeout=timeout)
     except ExpectTimeout as error:
         raise BootTimeout(
@@ -78,6 +83,34 @@ def _expect(machine: Machine, pattern: str, timeout: float) -> None:
             f"the machine {name} did not boot: {found.text.strip()}\n  the console's last lines:\n"
             + "\n".join(f"    {line}" for line in machine.console.tail(20).splitlines())
         )
+
+
+@contextlib.contextmanager
+def _counting_resets(machine: Machine) -> Iterator[None]:
+    """A machine that only resets, over and over, is said to, instead of waited for."""
+    resets = 0
+
+    def count(event: Event) -> None:
+        nonlocal resets
+        if event["event"] == "RESET" and event["data"].get("guest"):
+            resets += 1
+            if resets > _MOST_RESETS:
+                last = "\n".join(f"    {line}" for line in machine.console.tail(20).splitlines())
+                name = machine.hardware.name
+                machine.console.fail(
+                    MachineError(
+                        f"the machine {name} resets over and over while it boots ({resets} times "
+                        f"until now); the console's last lines:\n{last}",
+                        mend="a kernel that dies before it has a console resets like this: "
+                        'extra_args = ["-no-reboot", "-d", "int,cpu_reset"] shows where',
+                    )
+                )
+
+    end = machine.monitor.subscribe(count)
+    try:
+        yield
+    finally:
+        end()
 
 
 def personalise(machine: Machine, *, identity: bool = True, timeout: float = 20.0) -> None:

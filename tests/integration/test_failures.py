@@ -115,6 +115,23 @@ def test_a_guest_that_never_gets_ready(tmp_path: Path) -> None:
         assert time.monotonic() - began < 60
 
 
+def test_a_guest_that_only_resets(tmp_path: Path) -> None:
+    (tmp_path / "boards.toml").write_text(
+        """
+        [image.round]
+        startup = ["echo b > /proc/sysrq-trigger; sleep 1000"]
+        [target.round]
+        backend = "qemu"
+        image = "round"
+        """
+    )
+    with (
+        Bench(Settings(root=tmp_path, accel="tcg", boot_timeout=600)) as bench,
+        pytest.raises(MachineError, match=r"(?s)round resets over and over.*6 times.*sysrq"),
+    ):
+        bench.open(bench.target("round"))
+
+
 def test_a_startup_line_that_fails(tmp_path: Path) -> None:
     (tmp_path / "boards.toml").write_text(
         """

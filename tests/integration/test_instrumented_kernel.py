@@ -20,7 +20,7 @@ from pytest_hil.qemu.kernel_build.source import of_distribution
 
 pytestmark = pytest.mark.kernels
 
-FEATURES = parse("kasan,lockdep,ubsan,lkdtm")
+FEATURES = parse("gcov,kasan,lockdep,ubsan,lkdtm")
 
 
 def instrumented() -> Built:

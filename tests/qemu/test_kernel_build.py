@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -34,7 +37,10 @@ allnoconfig:
 	@cp $(KCONFIG_ALLCONFIG) $(O)/.config
 vmlinux:
 	@echo "  CC      main.o"
-	@echo kernel > $(O)/vmlinux; touch $(O)/main.gcno
+	@echo kernel > $(O)/vmlinux; touch $(O)/main.gcno $(O)/main.o $(O)/vmlinux.symvers
+modules_prepare:
+	@mkdir -p $(O)/include/generated $(O)/scripts
+	@touch $(O)/Makefile $(O)/include/generated/autoconf.h $(O)/scripts/module.lds
 """
 SLOW = MAKEFILE.replace(
     "vmlinux:\n",
@@ -74,7 +80,7 @@ def left(cache: Cache) -> list[str]:
     """What is in the cache but for what was built."""
     folders = [cache.root / build.KIND, cache.root / build.OBJECTS]
     return [path.name for folder in folders if folder.is_dir() for path in folder.glob("[.]*")] + [
-        path.name for path in folders[1].glob("*")
+        path.name for path in folders[1].glob("*") if not (folders[0] / path.name).exists()
     ]
 
 
@@ -177,12 +183,22 @@ def test_a_damaged_kernel_is_built_again(tree: Path, cache: Cache) -> None:
     assert again.kernel.read_text() == "kernel\n"
 
 
-def test_notes_of_a_kernel_that_counts_are_kept(tree: Path, cache: Cache) -> None:
+def test_what_modules_need_is_kept_and_the_notes_of_a_kernel_that_counts(
+    tree: Path, cache: Cache
+) -> None:
     found = made(tree, cache, "gcov")
-    objects = cache.root / build.OBJECTS / found.key
-    assert [path.name for path in objects.rglob("*")] == ["main.gcno"]
+    kept = {path.relative_to(found.modules).as_posix() for path in found.modules.rglob("*.*")}
+    needed = {".config", "Module.symvers", "include/generated/autoconf.h", "scripts/module.lds"}
+    assert kept == needed | {"main.gcno"}
     assert build.remove(cache, found.key)
-    assert not objects.exists()
+    assert not found.modules.exists()
+
+
+def test_a_kernel_without_its_build_directory_is_built_again(tree: Path, cache: Cache) -> None:
+    first = made(tree, cache)
+    shutil.rmtree(first.modules)
+    assert made(tree, cache) == replace(first, seconds=ANY)
+    assert (first.modules / "Makefile").exists()
 
 
 def test_the_user_s_variables_are_not_the_kernel_s(
@@ -199,13 +215,18 @@ def test_the_user_s_variables_are_not_the_kernel_s(
     [
         ("@echo 'mm/slub.c:7: error: expected x'; exit 1", ImageError, "slub.c:7: error: expected"),
         ("@echo 'as: No space left on device'; exit 1", NoRoom, "PYTEST_HIL_CACHE"),
-        ("@touch more.c; echo > $(O)/vmlinux", ImageError, "has changed while it was built"),
+        (
+            "@touch more.c; echo > $(O)/vmlinux; echo > $(O)/vmlinux.symvers",
+            ImageError,
+            "has changed while it was built",
+        ),
     ],
 )
 def test_a_build_that_fails_leaves_nothing(
     tree: Path, cache: Cache, line: str, error: type[Exception], said: str
 ) -> None:
-    tree_with(tree, MAKEFILE.partition("vmlinux:")[0] + f"vmlinux:\n\t{line}\n")
+    start = MAKEFILE.partition("vmlinux:")[0]
+    tree_with(tree, f"{start}vmlinux:\n\t{line}\nmodules_prepare:\n")
     with pytest.raises(error) as caught:
         made(tree, cache)
     assert said in str(caught.value)

@@ -27,12 +27,26 @@ _OWNER = ".builder"
 _ERROR = re.compile(r"(error|Error|undefined reference|multiple definition|Killed)\b")
 
 OBJECTS = "kernel-objects"
-"""The build directories' place: a kernel that counts (gcov) names its own, so it must stay where
-it was. Others are removed. Each belongs to the kernel of its name.
+"""The build directories' place, each with the name of its kernel. A kernel that counts (gcov) names
+its own, so they stay where they were: with what modules are built with, and gcov's notes.
 """
 
-FORMAT = 1
+FORMAT = 2
 """Changes when the kernels of an older pytest-hil must not be used any more."""
+
+# QEMU enters an ELF kernel through its PVH door (Linux: arch/x86/platform/pvh/enlighten.c), before
+# there is a shadow memory, counters or anything else that instrumented code needs: with KASAN, the
+# first access of a variable resets the machine, and so again for ever.
+_DOOR = [
+    f"{word}_enlighten.o=n"
+    for word in ("KASAN_SANITIZE", "KCSAN_SANITIZE", "UBSAN_SANITIZE", "GCOV_PROFILE")
+] + ["KCOV_INSTRUMENT_enlighten.o=n"]
+
+# What ``make -C OBJECTS M=DIR modules`` reads, besides the source.
+_FOR_MODULES = re.compile(
+    r"(Makefile|\.config|\.kernelrelease|Module\.symvers"
+    r"|(include|scripts|arch/\w+/include)/.*|tools/objtool/objtool)"
+)
 
 # What would build another kernel than the key says.
 _FOREIGN = ("KBUILD", "KCONFIG", "MAKE", "KC", "HOST", "LLVM", "INSTALL_", "MFLAGS", "GNUMAKE")
@@ -44,11 +58,14 @@ _FOREIGN_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A kernel in the cache. ``kernel`` is an ELF file with its symbols and its .config in it."""
+    """A kernel in the cache. ``kernel`` is an ELF file with its symbols and its .config in it;
+    ``modules`` is where modules for it are built: ``make -C MODULES M=DIR modules``.
+    """
 
     key: str
     kernel: Path
     config: Path
+    modules: Path
     version: str
     features: tuple[str, ...]
     arch: str
@@ -107,7 +124,10 @@ def read(folder: Path) -> Built | None:
         if kernel.stat().st_size != facts.pop("size"):
             return None
         facts["features"] = tuple(facts["features"])
-        return Built(kernel=kernel, config=folder / "config", **facts)
+        modules = folder.parents[1] / OBJECTS / folder.name
+        if not (modules / "Makefile").is_file():
+            return None
+        return Built(kernel=kernel, config=folder / "config", modules=modules, **facts)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -134,19 +154,20 @@ class _Build:
     def __call__(self, folder: Path) -> None:
         began = time.monotonic()
         objects = self.cache.root / OBJECTS / self.key
-        with _directory(objects, keep="gcov" in self.features):
+        with _directory(objects):
             self._configure(objects)
             self._compile(objects, began)
             self._check_source()
             shutil.copyfile(objects / "vmlinux", folder / "vmlinux")
             shutil.copyfile(objects / ".config", folder / "config")
-            if "gcov" in self.features:
-                _keep_notes(objects)
+            (objects / "vmlinux.symvers").rename(objects / "Module.symvers")
+            _keep_for_modules(objects)
         facts = asdict(
             Built(
                 key=self.key,
                 kernel=folder,
                 config=folder,
+                modules=folder,
                 version=self.source.version,
                 features=self.features,
                 arch=self.arch,
@@ -154,7 +175,7 @@ class _Build:
                 source=str(self.source.tree),
             )
         )
-        del facts["kernel"], facts["config"]
+        del facts["kernel"], facts["config"], facts["modules"]
         facts["size"] = (folder / "vmlinux").stat().st_size
         (folder / MANIFEST).write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -187,7 +208,7 @@ class _Build:
                     f"building: {count} steps, {seconds // 60}:{seconds % 60:02d}, {what}"
                 )
 
-        self._make(objects, [f"-j{jobs}", "vmlinux"], line=line)
+        self._make(objects, [f"-j{jobs}", *_DOOR, "vmlinux", "modules_prepare"], line=line)
 
     def _check_source(self) -> None:
         if not self.source.unchanged():
@@ -221,8 +242,8 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _directory(objects: Path, *, keep: bool) -> Iterator[None]:
-    """An empty build directory; afterwards it is gone, unless it is to be kept and all went well.
+def _directory(objects: Path) -> Iterator[None]:
+    """An empty build directory; afterwards it is gone, unless all went well.
 
     Its path is in the kernel, so it cannot be a temporary one that is renamed in the end. Who
     builds is in a file beside it: those of the dead are removed by whoever builds next.
@@ -238,7 +259,7 @@ def _directory(objects: Path, *, keep: bool) -> Iterator[None]:
         yield
         done = True
     finally:
-        if keep and done:
+        if done:
             owner.unlink()
         else:
             _remove(objects, owner)
@@ -263,12 +284,13 @@ def _name(pid: int) -> str:
     return f"{pid} {process.start_time(pid)} {os.uname().nodename}"
 
 
-def _keep_notes(objects: Path) -> None:
-    """Leave only what counters are read with: gcov's notes."""
+def _keep_for_modules(objects: Path) -> None:
+    """Leave only what modules are built with, and what counters are read with: gcov's notes."""
     for folder, folders, names in os.walk(objects, topdown=False):
         here = Path(folder)
         for name in names:
-            if not name.endswith(".gcno"):
+            kept = _FOR_MODULES.fullmatch((here / name).relative_to(objects).as_posix())
+            if not kept and not name.endswith(".gcno"):
                 (here / name).unlink()
         for name in folders:
             if (here / name).is_symlink():
