@@ -50,7 +50,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         help=f"a kernel's source tree, which is only read; or `{DISTRIBUTION}`, the "
         "distribution's package linux-source (default)",
     )
-    make.add_argument("--output", metavar="DIR", type=Path, help="copy vmlinux and config there")
+    make.add_argument(
+        "--output", metavar="DIR", type=Path, help="copy bzImage, vmlinux and config there"
+    )
     make.add_argument("--jobs", metavar="N", type=_count, help="default: this host's processors")
     make.add_argument(
         "--refresh", action="store_true", help="look for a newer package of the distribution"
@@ -113,7 +115,7 @@ def _copied(built: Built, output: Path) -> Path:
     """Copies of its files, each there as a whole or not at all."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for path in (built.config, built.kernel):
+        for path in (built.config, built.symbols, built.kernel):
             fd, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=output)
             os.close(fd)
             try:
@@ -175,6 +177,7 @@ def _facts(built: Built) -> dict[str, Any]:
     return {
         "key": built.key,
         "kernel": str(built.kernel),
+        "symbols": str(built.symbols),
         "config": str(built.config),
         "modules": str(built.modules),
         "version": built.version,

@@ -35,16 +35,17 @@ EXTRAVERSION = -mine
 
 allnoconfig:
 	@cp $(KCONFIG_ALLCONFIG) $(O)/.config
-vmlinux:
+bzImage:
 	@echo "  CC      main.o"
-	@echo kernel > $(O)/vmlinux; touch $(O)/main.gcno $(O)/main.o $(O)/vmlinux.symvers
+	@mkdir -p $(O)/arch/x86/boot; echo kernel > $(O)/arch/x86/boot/bzImage
+	@echo symbols > $(O)/vmlinux; touch $(O)/main.gcno $(O)/main.o $(O)/vmlinux.symvers
 modules_prepare:
 	@mkdir -p $(O)/include/generated $(O)/scripts
 	@touch $(O)/Makefile $(O)/include/generated/autoconf.h $(O)/scripts/module.lds
 """
 SLOW = MAKEFILE.replace(
-    "vmlinux:\n",
-    "vmlinux:\n\t@$(MAKE) deep\ndeep:\n\t@sh -c 'echo \"  CC $$$$\"; exec sleep 1000'\nold:\n",
+    "bzImage:\n",
+    "bzImage:\n\t@$(MAKE) deep\ndeep:\n\t@sh -c 'echo \"  CC $$$$\"; exec sleep 1000'\nold:\n",
 )
 
 
@@ -216,7 +217,8 @@ def test_the_user_s_variables_are_not_the_kernel_s(
         ("@echo 'mm/slub.c:7: error: expected x'; exit 1", ImageError, "slub.c:7: error: expected"),
         ("@echo 'as: No space left on device'; exit 1", NoRoom, "PYTEST_HIL_CACHE"),
         (
-            "@touch more.c; echo > $(O)/vmlinux; echo > $(O)/vmlinux.symvers",
+            "@touch more.c; cd $(O); mkdir -p arch/x86/boot; "
+            "echo | tee vmlinux vmlinux.symvers > arch/x86/boot/bzImage",
             ImageError,
             "has changed while it was built",
         ),
@@ -225,8 +227,8 @@ def test_the_user_s_variables_are_not_the_kernel_s(
 def test_a_build_that_fails_leaves_nothing(
     tree: Path, cache: Cache, line: str, error: type[Exception], said: str
 ) -> None:
-    start = MAKEFILE.partition("vmlinux:")[0]
-    tree_with(tree, f"{start}vmlinux:\n\t{line}\nmodules_prepare:\n")
+    start = MAKEFILE.partition("bzImage:")[0]
+    tree_with(tree, f"{start}bzImage:\n\t{line}\nmodules_prepare:\n")
     with pytest.raises(error) as caught:
         made(tree, cache)
     assert said in str(caught.value)
@@ -325,8 +327,8 @@ def test_the_command(
     assert facts["features"] == ["kfence", "ubsan"]
     assert says(*asked) == facts["kernel"] + "\n"
     output = tmp_path / "out"
-    assert says(*asked, "--output", str(output)) == f"{output / 'vmlinux'}\n"
-    assert sorted(path.name for path in output.iterdir()) == ["config", "vmlinux"]
+    assert says(*asked, "--output", str(output)) == f"{output / 'bzImage'}\n"
+    assert sorted(path.name for path in output.iterdir()) == ["bzImage", "config", "vmlinux"]
     assert facts["key"] in says("list")
     assert "CONFIG_KFENCE=y" in says("config", "--with", "kfence")
     assert "there is no 'x'" in says("rm", "x", code=2)

@@ -31,16 +31,13 @@ OBJECTS = "kernel-objects"
 its own, so they stay where they were: with what modules are built with, and gcov's notes.
 """
 
-FORMAT = 2
+FORMAT = 3
 """Changes when the kernels of an older pytest-hil must not be used any more."""
 
-# QEMU enters an ELF kernel through its PVH door (Linux: arch/x86/platform/pvh/enlighten.c), before
-# there is a shadow memory, counters or anything else that instrumented code needs: with KASAN, the
-# first access of a variable resets the machine, and so again for ever.
-_DOOR = [
-    f"{word}_enlighten.o=n"
-    for word in ("KASAN_SANITIZE", "KCSAN_SANITIZE", "UBSAN_SANITIZE", "GCOV_PROFILE")
-] + ["KCOV_INSTRUMENT_enlighten.o=n"]
+# Not vmlinux, though QEMU takes it too: it enters that through its PVH door (Linux:
+# arch/x86/platform/pvh/enlighten.c), before there is a shadow memory. With KASAN or KCSAN the first
+# function that is instrumented resets the machine, and so again for ever.
+_IMAGE = "arch/x86/boot/bzImage"
 
 # What ``make -C OBJECTS M=DIR modules`` reads, besides the source.
 _FOR_MODULES = re.compile(
@@ -58,12 +55,13 @@ _FOREIGN_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A kernel in the cache. ``kernel`` is an ELF file with its symbols and its .config in it;
+    """A kernel in the cache. ``kernel`` is a bzImage, ``symbols`` the ELF file beside it;
     ``modules`` is where modules for it are built: ``make -C MODULES M=DIR modules``.
     """
 
     key: str
     kernel: Path
+    symbols: Path
     config: Path
     modules: Path
     version: str
@@ -120,14 +118,15 @@ def read(folder: Path) -> Built | None:
     """A kernel of the cache; None when its directory is damaged."""
     try:
         facts = json.loads((folder / MANIFEST).read_text())
-        kernel = folder / "vmlinux"
+        kernel, symbols = folder / "bzImage", folder / "vmlinux"
         if kernel.stat().st_size != facts.pop("size"):
             return None
         facts["features"] = tuple(facts["features"])
         modules = folder.parents[1] / OBJECTS / folder.name
-        if not (modules / "Makefile").is_file():
+        if not (modules / "Makefile").is_file() or not symbols.stat().st_size:
             return None
-        return Built(kernel=kernel, config=folder / "config", modules=modules, **facts)
+        config = folder / "config"
+        return Built(kernel=kernel, symbols=symbols, config=config, modules=modules, **facts)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -158,6 +157,7 @@ class _Build:
             self._configure(objects)
             self._compile(objects, began)
             self._check_source()
+            shutil.copyfile(objects / _IMAGE, folder / "bzImage")
             shutil.copyfile(objects / "vmlinux", folder / "vmlinux")
             shutil.copyfile(objects / ".config", folder / "config")
             (objects / "vmlinux.symvers").rename(objects / "Module.symvers")
@@ -166,6 +166,7 @@ class _Build:
             Built(
                 key=self.key,
                 kernel=folder,
+                symbols=folder,
                 config=folder,
                 modules=folder,
                 version=self.source.version,
@@ -175,8 +176,9 @@ class _Build:
                 source=str(self.source.tree),
             )
         )
-        del facts["kernel"], facts["config"], facts["modules"]
-        facts["size"] = (folder / "vmlinux").stat().st_size
+        for word in ("kernel", "symbols", "config", "modules"):
+            del facts[word]
+        facts["size"] = (folder / "bzImage").stat().st_size
         (folder / MANIFEST).write_text(json.dumps(facts, indent=2) + "\n")
 
     def _configure(self, objects: Path) -> None:
@@ -208,7 +210,7 @@ class _Build:
                     f"building: {count} steps, {seconds // 60}:{seconds % 60:02d}, {what}"
                 )
 
-        self._make(objects, [f"-j{jobs}", *_DOOR, "vmlinux", "modules_prepare"], line=line)
+        self._make(objects, [f"-j{jobs}", "bzImage", "modules_prepare"], line=line)
 
     def _check_source(self) -> None:
         if not self.source.unchanged():
