@@ -2,7 +2,9 @@
 
 x86: a bzImage decompresses itself inside the machine, which costs seconds under emulation. Its
 payload is an ELF ``vmlinux``; QEMU starts that directly when it has the PVH entry note
-(Documentation/arch/x86/boot.rst; include/xen/interface/elfnote.h). arm64 and riscv64: a gzipped
+(Documentation/arch/x86/boot.rst; include/xen/interface/elfnote.h). Not with KASAN and its kind:
+what is called there (arch/x86/platform/pvh/enlighten.c) is instrumented, there is no shadow memory
+yet, and so the machine resets for ever. arm64 and riscv64: a gzipped
 ``Image`` is unpacked, as QEMU's loaders are slower at it or do not do it.
 """
 
@@ -26,6 +28,7 @@ _PHDR = struct.Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz,
 _PT_LOAD = 1
 _PT_NOTE = 4
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
+_SANITIZER = re.compile(rb"BUG: (KASAN|KCSAN|KMSAN): ")
 _LIMIT = 1 << 30
 """No kernel is as large as this, in bytes; a damaged one must not fill the memory."""
 
@@ -61,12 +64,19 @@ def prepare(data: bytes, *, name: str, arch: str) -> Kernel:
                 f"{name}: an x86-64 ELF kernel without the PVH entry note; QEMU cannot start it",
                 mend="build it with CONFIG_PVH=y, or give the bzImage instead",
             )
+        if arch == "x86_64" and (sanitizer := _sanitizer(data)):
+            raise ImageError(
+                f"{name}: an x86-64 ELF kernel with {sanitizer}, which dies where QEMU enters it",
+                mend="give the bzImage instead (arch/x86/boot/bzImage)",
+            )
         return Kernel(strip(data), _version(data), config=embedded_config(data))
     if data[0x202:0x206] == b"HdrS":
         vmlinux = unpack_bzimage(data, name=name)
-        if has_pvh_entry(vmlinux):
+        sanitizer = _sanitizer(vmlinux)
+        if has_pvh_entry(vmlinux) and not sanitizer:
             return Kernel(strip(vmlinux), _version(vmlinux), config=embedded_config(vmlinux))
-        note = f"{name} has no PVH entry (CONFIG_PVH): it boots as a bzImage, some seconds slower"
+        why = f"has {sanitizer}" if sanitizer else "has no PVH entry (CONFIG_PVH)"
+        note = f"{name} {why}: it boots as a bzImage, some seconds slower"
         return Kernel(data, _version(vmlinux), note, embedded_config(vmlinux))
     return Kernel(data, _version(data), config=embedded_config(data))
 
@@ -219,6 +229,12 @@ def has_pvh_entry(data: bytes) -> bool:
         if kind == _PT_NOTE and _has_note(data[offset : offset + size]):
             return True
     return False
+
+
+def _sanitizer(data: bytes) -> str:
+    """Which of those is built in that no early entry survives, by what it would print."""
+    found = _SANITIZER.search(data)
+    return found[1].decode() if found else ""
 
 
 def _has_note(notes: bytes) -> bool:

@@ -68,6 +68,16 @@ def test_a_vmlinux_without_the_pvh_note_cannot_be_started(make: Make) -> None:
         kernel.prepare(make.vmlinux(note=b""), name="k", arch="x86_64")
 
 
+def test_a_kernel_with_a_sanitizer_stays_a_bzimage(make: Make) -> None:
+    vmlinux = make.vmlinux(tail=b"\0013BUG: KASAN: %s in %pS\n\0")
+    packed = make.bzimage(vmlinux)
+    made = kernel.prepare(packed, name="mine", arch="x86_64")
+    assert made.data == packed
+    assert made.note == "mine has KASAN: it boots as a bzImage, some seconds slower"
+    with pytest.raises(ImageError, match=r"with KASAN, which dies .*\n?.*give the bzImage"):
+        kernel.prepare(vmlinux, name="mine", arch="x86_64")
+
+
 def test_other_notes_are_no_pvh_note(make: Make) -> None:
     build_id = struct.pack("<III", 4, 20, 3) + b"GNU\0" + bytes(20)
 
