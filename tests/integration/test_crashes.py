@@ -7,24 +7,18 @@ that came are properties in ``--junitxml``.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pytest_hil.bench import Bench
-from pytest_hil.crash import Crash
-from pytest_hil.errors import Crashed
-from pytest_hil.qemu.guest import Guest
+from tests.integration.provoke import Case, made, provoke
 
 pytestmark = pytest.mark.slow
 
@@ -41,22 +35,6 @@ _STALL = (
     "echo 0 > /proc/sys/kernel/watchdog; "
     "echo 3 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout"
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """``word`` for the module, or a whole command; ``title`` without ``[hil_crash]``."""
-
-    word: str
-    kind: str
-    title: str
-    panic: bool = False
-    prepare: str = "true"
-    cpus: int = 1
-
-    @property
-    def command(self) -> str:
-        return self.word if " " in self.word else f"echo {self.word} > /proc/hil_crash"
 
 
 def _oops(word: str, what: str, where: str = "", *, panic: bool = False) -> Case:
@@ -157,23 +135,7 @@ def module(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "has only a newer one, the guest's image is older than it: pytest-hil image rm debian",
             pytrace=False,
         )
-    build = tmp_path_factory.mktemp("module")
-    for path in (HERE / "crash_module").iterdir():
-        shutil.copy(path, build)
-    # What a make around us has set is not for this one.
-    env = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-    made = subprocess.run(
-        ["make", "-C", str(headers), f"M={build}", "modules"],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    found = build / "hil_crash.ko"
-    subprocess.run(["objcopy", "--strip-debug", str(found)], check=True, timeout=60)
-    return found
+    return made(headers, tmp_path_factory.mktemp("module"))
 
 
 @pytest.fixture(scope="module")
@@ -194,33 +156,6 @@ def segfault(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _LATE: list[float] = []
 
 
-def provoke(guest: Guest, case: Case, directory: Path) -> Crash:
-    """What comes of it, while a command waits that would never have noticed."""
-    guest.console.record(directory)
-    watch = guest.watch_crashes(None)
-    with pytest.raises(Crashed):
-        guest.run(f"{case.prepare}; ({case.command}) & exec sleep 600", timeout=120)
-    # As the plugin does it: what ended the command is told when it was read to its end.
-    crashes = watch.settle(0, certain=True)
-    now = datetime.now(UTC)
-    assert crashes, guest.console.text()
-    _LATE.append((now - said_at(directory, crashes[-1].text.splitlines()[-1])).total_seconds())
-    return crashes[0]
-
-
-def said_at(directory: Path, line: str) -> datetime:
-    """When the console said the end of a line: by the transcript, as the bytes came."""
-    first, *pieces = map(json.loads, (directory / "console.jsonl").read_text().splitlines())
-    text = ""
-    found = None
-    for piece in pieces:
-        before, text = text, text + piece.get("data", "")
-        if line in text[max(0, len(before) - len(line)) :]:
-            found = piece["t"]
-    assert found is not None, f"{line!r} is not in {text}"
-    return datetime.fromisoformat(first["wall"]) + timedelta(seconds=found)
-
-
 @pytest.mark.parametrize("case", chosen(), ids=lambda case: re.sub(r"\W+", "-", case.word))
 def test_a_crash_is_told_of(
     case: Case,
@@ -237,10 +172,12 @@ def test_a_crash_is_told_of(
             guest.put(module, "/tmp/hil_crash.ko")
             guest.put(segfault, "/tmp/segfault", mode=0o755)
             guest.run("insmod /tmp/hil_crash.ko")
-            found.append(provoke(guest, case, tmp_path / str(number)))
+            crash, late = provoke(guest, case, tmp_path / str(number))
         finally:
             guest.close()
-        request.node.user_properties.append(("late", round(_LATE[-1], 3)))
+        found.append(crash)
+        _LATE.append(late)
+        request.node.user_properties.append(("late", round(late, 3)))
     titles = sorted({crash.title for crash in found})
     request.node.user_properties += [("title", title) for title in titles]
     said = [(crash.kind, crash.title, bool(crash.panic), crash.corrupted) for crash in found]

@@ -413,6 +413,165 @@ static noinline void start_kthread(void)
 	kthread_run(in_thread, NULL, "hil-%d", 7);
 }
 
+/* --- what only an instrumented kernel sees ------------------------------------------------ */
+
+static DEFINE_MUTEX(first);
+static DEFINE_MUTEX(second);
+
+static noinline void lock_in_this_order(void)
+{
+	mutex_lock(&first);
+	mutex_lock(&second);
+	mutex_unlock(&second);
+	mutex_unlock(&first);
+}
+
+static noinline void lock_order(void)
+{
+	lock_in_this_order();
+	mutex_lock(&second);
+	mutex_lock(&first);
+	mutex_unlock(&first);
+	mutex_unlock(&second);
+}
+
+static noinline void lock_recursion(void)
+{
+	spinlock_t locks[2];
+	int each;
+
+	for (each = 0; each < 2; each++)
+		spin_lock_init(&locks[each]);
+	spin_lock(&locks[0]);
+	spin_lock(&locks[1]);
+	spin_unlock(&locks[1]);
+	spin_unlock(&locks[0]);
+}
+
+static noinline void unlock_free(void)
+{
+	rwlock_t one;
+
+	rwlock_init(&one);
+	read_lock(&one);
+	read_unlock(&one);
+	rwlock_release(&one.dep_map, _THIS_IP_);
+}
+
+static noinline void free_held(void)
+{
+	struct mutex *one = kmalloc(sizeof(*one), GFP_KERNEL);
+
+	mutex_init(one);
+	mutex_lock(one);
+	kfree(one);
+}
+
+static noinline void keep_lock(void)
+{
+	mutex_lock(&first);
+}
+
+static enum hrtimer_restart locks(struct hrtimer *timer)
+{
+	spin_lock(&lock);
+	spin_unlock(&lock);
+	return HRTIMER_NORESTART;
+}
+
+static noinline void irq_unsafe(void)
+{
+	spin_lock(&lock);
+	spin_unlock(&lock);
+	hrtimer_init(&hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	hrtimer.function = locks;
+	hrtimer_start(&hrtimer, ms_to_ktime(1), HRTIMER_MODE_REL_HARD);
+}
+
+static int __rcu *shared;
+
+static noinline void rcu_unprotected(void)
+{
+	sink = !rcu_dereference(shared);
+}
+
+static noinline void mutex_in_atomic(void)
+{
+	spin_lock(&lock);
+	mutex_lock(&first);
+	mutex_unlock(&first);
+	spin_unlock(&lock);
+}
+
+static noinline void read_freed(void)
+{
+	volatile char *object = kmalloc(64, GFP_KERNEL);
+
+	kfree((void *)object);
+	sink = object[8];
+}
+
+static noinline void write_past_slab(void)
+{
+	volatile char *object = kmalloc(64, GFP_KERNEL);
+
+	object[64 + zero] = 1;
+	kfree((void *)object);
+}
+
+static noinline void read_past_stack(void)
+{
+	volatile char room[16] = "";
+
+	sink = room[16 + zero];
+}
+
+static noinline void read_past_global(void)
+{
+	volatile char *name = pair.next;
+
+	sink = name[16 + zero];
+}
+
+static noinline void shift_too_far(void)
+{
+	sink = 1 << (40 + zero);
+}
+
+static noinline void index_past_end(void)
+{
+	static int few[4];
+
+	sink = few[5 + zero];
+}
+
+static noinline void bad_bool(void)
+{
+	bool answer;
+
+	*(volatile char *)&answer = 7;
+	sink = answer;
+}
+
+static int counter;
+
+static int count(void *data)
+{
+	while (!kthread_should_stop())
+		counter++;
+	return 0;
+}
+
+static noinline void race(void)
+{
+	struct task_struct *one = kthread_run(count, NULL, "hil-one");
+	struct task_struct *other = kthread_run(count, NULL, "hil-other");
+
+	msleep(8000);
+	kthread_stop(one);
+	kthread_stop(other);
+}
+
 /* --- which -------------------------------------------------------------------------------- */
 
 #define WAY(name) { #name, name }
@@ -432,6 +591,10 @@ static const struct {
 	WAY(bad_page), WAY(write_after_free), WAY(write_past_end), WAY(free_watched_twice),
 	WAY(wrong_cache), WAY(leave_objects),
 	WAY(queue), WAY(leak_atomic), WAY(start_timer), WAY(interrupt), WAY(start_kthread),
+	WAY(lock_order), WAY(lock_recursion), WAY(unlock_free), WAY(free_held), WAY(keep_lock),
+	WAY(irq_unsafe), WAY(rcu_unprotected), WAY(mutex_in_atomic),
+	WAY(read_freed), WAY(write_past_slab), WAY(read_past_stack), WAY(read_past_global),
+	WAY(shift_too_far), WAY(index_past_end), WAY(bad_bool), WAY(race),
 };
 
 static ssize_t chosen(struct file *file, const char __user *from, size_t count, loff_t *at)
