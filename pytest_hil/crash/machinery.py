@@ -41,7 +41,7 @@ _WHO_REPORTS = r"""
     refcount_\w+ __refcount_\w+ kref_\w+ kernfs_put kobject_(?:put|get|release|cleanup)
 """
 _WHO_CHECKS = r"""
-    kasan_\w+ __kasan_\w+ __asan_\w+ __hwasan_\w+ hwasan_\w+ check_memory_region\w*
+    _*kasan_\w+ __asan_\w+ __hwasan_\w+ hwasan_\w+ check_memory_region\w*
     check_region_inline\w* kmsan_\w+ __msan_\w+ kcsan_\w+ __kcsan_\w+ __tsan_\w+ kfence_\w+
     __kfence_\w+ lockdep_\w+ lock_acquire\w* __lock_acquire\w* lock_release\w* __lock_release\w*
     lock_is_held\w* mark_lock\w* mark_held_locks mark_usage validate_chain check_noncircular

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,7 @@ from pytest_hil.config.values import regex, text
 _SILENCE = 5.0
 # Seconds that a shell at its prompt may take.
 _ANSWER = 5.0
+_SOON = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,11 @@ class Login:
             )
         raise Refused(f"neither {own.login!r} nor {own.prompt!r} came within {way.timeout:g} s")
 
-    def _counts(self, way: Way) -> bool:
+    def _counts(self, way: Way, within: float = _ANSWER) -> bool:
         """Whether a shell answers, and is back at its prompt."""
         number = secrets.randbelow(10**6)
         way.sendline(f" echo hil$(({number}+1000000))")
-        if way.expect_or_none([rf"hil{number + 10**6}\n", self._options.login], _ANSWER) != 0:
+        if way.expect_or_none([rf"hil{number + 10**6}\n", self._options.login], within) != 0:
             return False
         return way.expect_or_none([self._options.prompt], _ANSWER) == 0
 
@@ -95,6 +97,11 @@ class Login:
 
     def here(self, way: Way) -> bool:
         # ^U: what somebody left on the line is not to be run. ^C ends what they left running.
+        if re.search(self._options.prompt, way.console.tail(1)):
+            # Nothing came after its prompt. Busybox takes 20 ms for each line: this saves one.
+            way.send(b"\x15")
+            if self._counts(way, _SOON):
+                return True
         way.send(b"\x15\r")
         if way.expect_or_none([self._options.prompt, self._options.login], 1.0) is None:
             way.send(b"\x03\r")

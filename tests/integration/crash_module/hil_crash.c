@@ -472,6 +472,15 @@ static noinline void keep_lock(void)
 	mutex_lock(&first);
 }
 
+static DEFINE_RAW_SPINLOCK(raw);
+
+static enum hrtimer_restart locks_raw(struct hrtimer *timer)
+{
+	raw_spin_lock(&raw);
+	raw_spin_unlock(&raw);
+	return HRTIMER_NORESTART;
+}
+
 static enum hrtimer_restart locks(struct hrtimer *timer)
 {
 	spin_lock(&lock);
@@ -479,13 +488,23 @@ static enum hrtimer_restart locks(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
+static void soon(enum hrtimer_restart (*function)(struct hrtimer *timer))
+{
+	hrtimer_init(&hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	hrtimer.function = function;
+	hrtimer_start(&hrtimer, ms_to_ktime(1), HRTIMER_MODE_REL_HARD);
+}
+
 static noinline void irq_unsafe(void)
 {
-	spin_lock(&lock);
-	spin_unlock(&lock);
-	hrtimer_init(&hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	hrtimer.function = locks;
-	hrtimer_start(&hrtimer, ms_to_ktime(1), HRTIMER_MODE_REL_HARD);
+	raw_spin_lock(&raw);
+	raw_spin_unlock(&raw);
+	soon(locks_raw);
+}
+
+static noinline void wait_in_irq(void)
+{
+	soon(locks);
 }
 
 static int __rcu *shared;
@@ -522,8 +541,10 @@ static noinline void write_past_slab(void)
 static noinline void read_past_stack(void)
 {
 	volatile char room[16] = "";
+	volatile char *at = room;
 
-	sink = room[16 + zero];
+	OPTIMIZER_HIDE_VAR(at); /* else UBSAN sees it first */
+	sink = at[16 + zero];
 }
 
 static noinline void read_past_global(void)
@@ -592,7 +613,7 @@ static const struct {
 	WAY(wrong_cache), WAY(leave_objects),
 	WAY(queue), WAY(leak_atomic), WAY(start_timer), WAY(interrupt), WAY(start_kthread),
 	WAY(lock_order), WAY(lock_recursion), WAY(unlock_free), WAY(free_held), WAY(keep_lock),
-	WAY(irq_unsafe), WAY(rcu_unprotected), WAY(mutex_in_atomic),
+	WAY(irq_unsafe), WAY(wait_in_irq), WAY(rcu_unprotected), WAY(mutex_in_atomic),
 	WAY(read_freed), WAY(write_past_slab), WAY(read_past_stack), WAY(read_past_global),
 	WAY(shift_too_far), WAY(index_past_end), WAY(bad_bool), WAY(race),
 };
