@@ -134,7 +134,8 @@ def test_a_race_is_found(tmp_path: Path) -> None:
     built = instrumented(RACES)
     (tmp_path / "module").mkdir()
     module = made(built.modules, tmp_path / "module")
-    case = Case("race", "kcsan", "KCSAN: data-race in count [hil_crash]", cpus=2)
+    title = "KCSAN: data-race in count [hil_crash] / count [hil_crash]"
+    case = Case("race", "kcsan", title, cpus=2)
     with bench_of(built, tmp_path) as bench:
         guest = bench.open(bench.target("qemu", smp=case.cpus))
         try:

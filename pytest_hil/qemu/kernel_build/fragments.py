@@ -69,7 +69,9 @@ FEATURES: Mapping[str, Feature] = {
     ),
     "kcsan": Feature(
         "data races (3 to 5 times slower)",
-        "KCSAN KCSAN_REPORT_ONCE_IN_MS=1000",
+        # All but the first are its defaults, which allnoconfig takes away.
+        "KCSAN KCSAN_EARLY_ENABLE KCSAN_REPORT_ONCE_IN_MS=1000 KCSAN_REPORT_VALUE_CHANGE_ONLY "
+        "KCSAN_ASSUME_PLAIN_WRITES_ATOMIC KCSAN_DELAY_RANDOMIZE KCSAN_SKIP_WATCH_RANDOMIZE",
         optional="KCSAN_STRICT=n KCSAN_WEAK_MEMORY=n",
         without={"gcov": "gcov's counters are races themselves, by the thousand"},
     ),
@@ -90,7 +92,7 @@ FEATURES: Mapping[str, Feature] = {
     ),
     "kmemleak": Feature(
         "memory that nobody points at any more",
-        "DEBUG_KMEMLEAK DEBUG_KMEMLEAK_MEM_POOL_SIZE=16000",
+        "DEBUG_KMEMLEAK DEBUG_KMEMLEAK_AUTO_SCAN DEBUG_KMEMLEAK_MEM_POOL_SIZE=16000",
     ),
     "debug": Feature(
         "checks of lists, reference counts, pages, objects, notifiers, stacks",

@@ -578,8 +578,10 @@ static int counter;
 
 static int count(void *data)
 {
-	while (!kthread_should_stop())
+	while (!kthread_should_stop()) {
 		counter++;
+		cond_resched();
+	}
 	return 0;
 }
 
