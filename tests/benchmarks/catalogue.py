@@ -12,6 +12,7 @@ from tests.benchmarks import (
     lease,
     load,
     merge,
+    overhead,
     prepared,
     run,
     scan,
@@ -52,5 +53,6 @@ ALL = (
     Benchmark(
         "scan", "console text looked through for crashes; peer: a regex a line", scan.measure
     ),
+    Benchmark("overhead", "detection, transcripts, events; peer: none of them", overhead.measure),
     Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
 )
