@@ -28,7 +28,8 @@ def test_it_lists_every_benchmark() -> None:
     assert done.returncode == 0, done.stderr
     names = [row.split()[0] for row in done.stdout.splitlines()]
     assert " ".join(names) == (
-        "fresh prepared run put get swarm alive session urb urb-out stick lab lease merge scan load"
+        "fresh prepared run put get swarm alive session urb urb-out stick lab lease merge scan "
+        "overhead load"
     )
 
 
