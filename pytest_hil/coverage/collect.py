@@ -198,7 +198,7 @@ class Collector:
     def _count(self, directory: Path) -> Found:
         found = Found(problems=[*self._lost], notes=self._notes)
         parts = [self._gcov.read(self._files.counters())]
-        parts.append(self._gcov.read(kernel.counters(directory / "kernel")))
+        parts.append(self._of_kernel(directory / "kernel"))
         try:
             parts.append(python.read(self._files.python(), self._sources))
         except ToolMissing as error:
@@ -213,6 +213,21 @@ class Collector:
                 by_path.setdefault(file.path, []).append(file)
         found.files = [merge_file(files) for _, files in sorted(by_path.items())]
         return found
+
+    def _of_kernel(self, copies: Path) -> Read:
+        """All of a kernel may count, over a thousand files: what is no source of ours is left."""
+        every = [one for copy in sorted(copies.glob("*")) for one in kernel.counters(copy)]
+        mine = [one for one in every if self._sources.has(one.built)]
+        read = self._gcov.read(mine)
+        if every and not mine:
+            what = f"none of the kernel's {len(every)} counters is of a file of --hil-cov: they are"
+            read.problems.append(
+                CoverageError(
+                    f"{what} such as {every[0].built}",
+                    mend="if it was built elsewhere (make O=DIR), hil_cov_map = DIR=SOURCE",
+                )
+            )
+        return read
 
     def _of_boots(self, boots: list[dict[str, bytes]], directory: Path) -> Iterator[Read]:
         """Counters of firmware go on from test to test: each test has what came in its time."""

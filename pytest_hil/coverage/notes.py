@@ -31,7 +31,9 @@ class Notes:
             raise CoverageError(f"{built!r} is no path of counters: /…/NAME.gcda")
         notes = Path(self._sources.here(built)).with_suffix(".gcno")
         foreign: Path | None = None
-        for path in [notes, *self._elsewhere(notes.name)]:
+        # A kernel's objects may be apart from its sources: then only the sources are mapped.
+        beside = Path(built).with_suffix(".gcno")
+        for path in [notes, beside, *self._elsewhere(notes.name)]:
             if not path.is_file():
                 continue
             if records.read_notes(path).stamp == header.stamp:

@@ -47,6 +47,11 @@ class Sources:
                 return os.path.normpath(here + "/" + path[len(built) :])
         return path
 
+    def has(self, built: str) -> bool:
+        """Whether a path of the build is below one of these places."""
+        here = Path(self.here(built))
+        return any(here == place or here.is_relative_to(place) for place in self.searched)
+
     def wanted(self, path: str) -> bool:
         """Whether a source file (a path of this host) counts."""
         real = Path(path)

@@ -6,8 +6,12 @@ What is provoked is lkdtm's, the kernel's own module for that (drivers/misc/lkdt
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,3 +176,36 @@ def test_the_second_call_only_looks() -> None:
     assert build(source, CHECKED, arch="x86_64", cache=cache, progress=said.append) == first
     assert said == []
     assert first.kernel.stat().st_size > 4_000_000
+
+
+def test_the_example_of_the_documentation_shows_the_path(tmp_path: Path) -> None:
+    """Its driver's bug, on a kernel that counts: what ran before the crash, and what did not."""
+    built = instrumented(CHECKED)
+    example = tmp_path / "module"
+    shutil.copytree(Path(__file__).parents[2] / "docs/examples/howto/module", example)
+    base = tmp_path / "base"
+    argv = [sys.executable, "-m", "pytest", "--hil-target=qemu", "--hil-accel=tcg"]
+    argv += [f"--hil-kernel={built.kernel}", "--hil-boot-timeout=600", f"--basetemp={base}"]
+    argv += ["-o", f"hil_cov_map={base}/ring0={example}", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*argv, "--hil-cov=.", "--hil-cov-report=json:coverage.json", str(example)],
+        cwd=example,
+        env={**os.environ, "HIL_RING_BUG": "1", "KDIR": str(built.modules), "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    said = done.stdout
+    assert done.returncode == 1, said + done.stderr
+    assert "1 failed, 1 passed" in said
+    assert re.search(r"^FAILED .*once - crash: general protection fault in ring_read", said, re.M)
+    source = (example / "ring.c").read_text().splitlines()
+    bug = next(number for number, text in enumerate(source, 1) if "the bug:" in text)
+    assert re.search(rf"RIP: 0010:ring_read\+\S+ \[ring\] \(\S*/ring\.c:{bug}\)", said)
+    (file,) = json.loads((example / "coverage.json").read_text())["files"]
+    counts = file["lines"]
+    freed = next(n for n, text in enumerate(source, 1) if n > bug and "kfree(message)" in text)
+    entered = max(n for n, text in enumerate(source, 1) if n < bug and "mutex_lock(" in text)
+    # One read in the first test, two in the other, of which the second did not come to its end.
+    assert (counts[str(entered)], counts[str(freed)]) == (3, 2)
