@@ -15,8 +15,9 @@ from pytest_hil.crash.line import COLOURS, LEVEL, SYSLOG
 from pytest_hil.crash.rule import Rule
 
 # What a serial line, a terminal and syslog put before a message without the kernel's time.
-_BEFORE = rf"(?:[\x00\r]|{COLOURS})*+(?:{LEVEL})?+(?:{SYSLOG})?+(?:{LEVEL})?+(?:{COLOURS})*+"
-_AFTER_BRACKET = rf" ?(?:(?=[\x1b<])(?:{COLOURS}|{LEVEL})*+)?+"
+# Not possessive: in Python 3.11.2, which is Debian 12's, such groups do not match what they should.
+_BEFORE = rf"(?:[\x00\r]|{COLOURS})*(?:{LEVEL})?(?:{SYSLOG})?(?:{LEVEL})?(?:{COLOURS})*"
+_AFTER_BRACKET = rf" ?(?:(?=[\x1b<])(?:{COLOURS}|{LEVEL})*)?"
 # Bytes of a beginning that are looked at before the words are compared, if all are as long.
 _LOOKS = 4
 

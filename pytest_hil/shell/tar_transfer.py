@@ -75,12 +75,34 @@ def get(run: Run, name: str, remote: str, local: str | os.PathLike[str]) -> None
     try:
         with tempfile.TemporaryDirectory(prefix=".hil-get-", dir=dest.parent) as directory:
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-                # Nothing outside of it, no devices: whatever the target sends.
-                tar.extractall(directory, filter="tar")
+                _unpack(tar, directory)
             (found,) = Path(directory).iterdir()
             _publish(found, dest)
     except (OSError, ValueError, tarfile.TarError) as error:
         raise TransferError(f"{what}: {error}") from error
+
+
+def _unpack(tar: tarfile.TarFile, directory: str) -> None:
+    """Nothing outside of it, no devices: whatever the target sends."""
+    if hasattr(tarfile, "tar_filter"):
+        tar.extractall(directory, filter="tar")
+        return
+    # Python before 3.11.4: that of Debian 12. Each is looked at when those before it are there, as
+    # a link of theirs may lead away.
+    base = os.path.realpath(directory)
+    for member in tar:
+        member.name = member.name.lstrip("/")
+        member.mode &= 0o755
+        places = [member.name]
+        if member.islnk():
+            places.append(member.linkname)
+        for place in places:
+            real = os.path.realpath(os.path.join(base, os.path.dirname(place)))  # noqa: PTH118, PTH120
+            if os.path.commonpath([base, real]) != base or os.path.basename(place) == "..":  # noqa: PTH119
+                raise tarfile.TarError(f"{place!r} would be outside of {directory}")
+        if member.isdev():
+            raise tarfile.TarError(f"{member.name!r} is a device")
+        tar.extract(member, base)
 
 
 # Beside the destination, so that the rename cannot fail for want of room or cross a mount.
