@@ -66,6 +66,7 @@ look_for_programs() {
             lacks ssh openssh-client
             lacks openssl openssl
             [ -x /usr/sbin/ser2net ] || lacks ser2net ser2net
+            [ -x /usr/sbin/snmpd ] || lacks snmpd snmpd
             [ -e /usr/share/ovmf/OVMF.fd ] || lacks "UEFI for QEMU" ovmf
             [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || lacks "U-Boot for QEMU" u-boot-qemu
             ;;
@@ -79,6 +80,8 @@ look_for_programs() {
             lacks bc bc
             [ -e /usr/include/gelf.h ] || lacks "libelf's headers" libelf-dev
             ;;
+        # A daemon that tests start themselves.
+        power-daemons) [ -x /usr/sbin/pdudaemon ] || lacks pdudaemon pdudaemon ;;
         # A browser, in which reports are tried; large, so that only the slow tier asks for it.
         browser-tools) command -v google-chrome >/dev/null || lacks chromium chromium ;;
         # To build a kernel module for the built-in image: headers of that very kernel.
@@ -159,7 +162,8 @@ apt() {
     local log tries=0
     log=$(mktemp)
     # Its daemons must not inherit our lock, hence 9<&-.
-    until as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -qq \
+    # RUNLEVEL: invoke-rc.d(8) then starts none of the daemons that come with it.
+    until as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 LC_ALL=C apt-get -qq \
         -o DPkg::Lock::Timeout=600 "$@" >"$log" 2>&1 </dev/null 9<&-; do
         # DPkg::Lock::Timeout is about dpkg's lock; that of the package lists fails at once.
         if ! grep -q 'Could not get lock' "$log" || [ $((tries += 1)) -gt 120 ]; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import sys
@@ -26,7 +27,7 @@ pytest.importorskip("pysnmp")
 
 from tests.rig.pdu_agent import Apc, Apc2, Eaton, Outlets, Raritan, Words
 
-SNMPD = shutil.which("snmpd")
+SNMPD = shutil.which("snmpd", path=f"{os.environ['PATH']}:/usr/sbin")
 AUTH_SECRET, PRIV_SECRET = Secret("env", "HIL_TEST_AUTH"), Secret("env", "HIL_TEST_PRIV")
 BOB: dict[str, Any] = {
     "version": "3",
