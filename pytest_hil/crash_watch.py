@@ -34,6 +34,8 @@ class CrashWatch:
         self._rules = rules
         self.ignore: tuple[re.Pattern[str], ...] = ()
         self.on_crash: Callable[[Crash], object] = lambda _crash: None
+        # All that were ever read, those that are expected or no news too.
+        self.count = 0
         self._news = threading.Condition()
         self._found: list[Crash] = []
         self._seen = 0
@@ -117,6 +119,7 @@ class CrashWatch:
 
     def _take(self, crashes: Sequence[Crash], console: Console) -> None:
         for crash in crashes:
+            self.count += 1
             if any(one.search(crash.title) for one in self.ignore):
                 continue
             with self._news:

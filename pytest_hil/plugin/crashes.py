@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_hil.errors import ConfigError, Crashed
+from pytest_hil.plugin import taint
 from pytest_hil.plugin.artifacts import directory_of, place_of, run_of
 from pytest_hil.plugin.items import Attempt, Use, attempt_of
 from pytest_hil.plugin.symbols import with_lines
@@ -35,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "hil_crash_rules",
         "more that is a crash: KIND: HEADER, or KIND: HEADER ... END, one a line",
         type="linelist",
+    )
+    parser.addini(
+        "hil_taint",
+        "whether a test fails when its target's kernel was tainted by a crash that its console did "
+        "not show; costs two commands a test",
+        type="bool",
+        default=False,
     )
 
 
@@ -91,6 +99,7 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
         directory.events("crash", machine=label or target.name, title=crash.title, **_facts(crash))
 
     watch.on_crash = tell
+    taint.begin(item.config, use)
     missed = watch.unseen()
     use.crash_mark = watch.mark()
     if missed:
@@ -105,7 +114,9 @@ def _facts(crash: Crash) -> dict[str, str]:
     return {"crash": crash.kind, "severity": crash.severity}
 
 
-def crashed(item: pytest.Item, attempt: Attempt, error: BaseException | None) -> Crashed | None:
+def crashed(
+    item: pytest.Item, attempt: Attempt, error: BaseException | None, *, phase: str
+) -> Crashed | None:
     """The crash of this phase of a test, told with its title, if there was one.
 
     ``error`` is what ended the phase.
@@ -113,6 +124,8 @@ def crashed(item: pytest.Item, attempt: Attempt, error: BaseException | None) ->
     # A kernel that said through its hypervisor that it panicked prints why, perhaps a bit later.
     told = isinstance(error, Crashed) and error.crash is None
     found = list(_found(attempt, certain=told))
+    if phase == "call" and not found:
+        found = list(taint.unsaid(item.config, attempt, partial(rules, item.config)))
     if not found:
         return error if isinstance(error, Crashed) else None
     _write(item, found)

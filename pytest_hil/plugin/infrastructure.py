@@ -37,7 +37,7 @@ def pytest_runtest_makereport(
         error = _real_reason(error, attempt)
     crash = None
     if attempt is not None:
-        crash = crashes.crashed(item, attempt, error)
+        crash = crashes.crashed(item, attempt, error, phase=call.when)
         if crash is not None and (call.excinfo is None or isinstance(error, pytest.skip.Exception)):
             call.excinfo = _raised(crash)
             of_test = False

@@ -24,6 +24,8 @@ class Use:
     ``console`` and ``mark``: what it was saying when the test began to use it. ``opened_in``: how
     many seconds it took to have it; None: it was there before the test. ``crashes``: those of this
     attempt, ``crash_mark``: where the next ones begin (:class:`pytest_hil.crash_watch.CrashWatch`).
+    ``taint``: its kernel's when the test began, and how many crashes it had said by then; None: not
+    asked for.
     """
 
     label: str
@@ -34,6 +36,7 @@ class Use:
     mark: Mark = field(init=False)
     crash_mark: int = field(init=False, default=0)
     crashes: list[Crash] = field(init=False, default_factory=list)
+    taint: tuple[int, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.console = self.target.console

@@ -165,6 +165,45 @@ def test_third(hil):
     assert "2 passed, 1 error" in inner.text
 
 
+@pytest.mark.machine
+def test_a_crash_that_the_console_does_not_show(inner: Any) -> None:
+    # Writing to it adds bits; 512 is that of a warning.
+    inner.write(
+        f"""
+import pytest
+{WARN}
+TAINT = "echo 512 > /proc/sys/kernel/tainted"
+def test_quiet(hil):
+    hil.run("dmesg -n 1")
+    warn(hil)
+    hil.run(TAINT)
+def test_nowhere(hil):
+    hil.run(TAINT)
+def test_wanted(hil):
+    with hil.crashes("WARNING"):
+        warn(hil)
+        hil.run(TAINT)
+@pytest.mark.hil(crash_ignore=["^WARNING", "a warning$"])
+def test_no_matter(hil):
+    warn(hil)
+    hil.run(TAINT)
+def test_before(hil):
+    assert hil.run("echo well").ok
+"""
+    )
+    inner.write("[pytest]\nhil_taint = true\n", "pytest.ini")
+    assert inner.run(QEMU, env=WIDE) == 1
+    lines = [line for line in inner.text.splitlines() if line.startswith("FAILED")]
+    assert [line.partition("::")[2] for line in lines] == [
+        "test_quiet - crash: WARNING in bar_open [foo]",
+        "test_nowhere - crash: kernel tainted: there was a warning",
+    ]
+    assert "3 passed" in inner.text
+    assert "neither the console nor dmesg has a report of it" in inner.text
+    inner.write("[pytest]\n", "pytest.ini")
+    assert inner.run(QEMU) == 0, "nobody asked for it"
+
+
 @pytest.mark.parametrize(
     ("ini", "said"),
     [
