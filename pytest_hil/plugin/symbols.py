@@ -82,7 +82,16 @@ def _named(item: pytest.Item) -> tuple[Path | None, list[Path]]:
         else:
             text = f"hil_symbols: {path} is left out: {main} is the kernel or firmware already"
             warn(config, text, item.nodeid)
-    return main, modules
+    return main or _of_kernel(config), modules
+
+
+def _of_kernel(config: pytest.Config) -> Path | None:
+    """The vmlinux beside ``--hil-kernel``, where `pytest-hil kernel build` puts it."""
+    given = config.getoption("hil_kernel", None)
+    if not given:
+        return None
+    path = (config.invocation_params.dir / given).with_name("vmlinux")
+    return path if _has_lines(path) else None
 
 
 def _has_lines(path: Path) -> bool:

@@ -203,6 +203,8 @@ def test_the_example_of_the_documentation_shows_the_path(tmp_path: Path) -> None
     source = (example / "ring.c").read_text().splitlines()
     bug = next(number for number, text in enumerate(source, 1) if "the bug:" in text)
     assert re.search(rf"RIP: 0010:ring_read\+\S+ \[ring\] \(\S*/ring\.c:{bug}\)", said)
+    # The kernel's own lines are those of the vmlinux beside it.
+    assert re.search(r"vfs_read\+\S+ \(\S*fs/read_write\.c:\d+\)", said)
     (file,) = json.loads((example / "coverage.json").read_text())["files"]
     counts = file["lines"]
     freed = next(n for n, text in enumerate(source, 1) if n > bug and "kfree(message)" in text)
