@@ -56,7 +56,7 @@ class Gcov:
         for each in counters:
             try:
                 header = records.read_data(_content(each), each.built, kernel=each.kernel)
-                notes = self._notes.find(each.built, header)
+                notes = self._notes.find(each.built, header, kernel=each.kernel)
                 ready.setdefault(self._gcov(header.gcc, each.built), []).append((each, notes))
             except (CoverageError, ToolMissing) as error:
                 out.problems.append(_as_problem(error))

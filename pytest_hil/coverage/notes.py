@@ -21,7 +21,7 @@ class Notes:
         self._sources = sources
         self._index: dict[str, list[Path]] | None = None
 
-    def find(self, built: str, header: Header) -> Path:
+    def find(self, built: str, header: Header, *, kernel: bool = False) -> Path:
         """The .gcno of the .gcda that a program writes to ``built``.
 
         Raises CoverageError when there is none, ForeignCoverage when there are others only.
@@ -31,9 +31,11 @@ class Notes:
             raise CoverageError(f"{built!r} is no path of counters: /…/NAME.gcda")
         notes = Path(self._sources.here(built)).with_suffix(".gcno")
         foreign: Path | None = None
-        # A kernel's objects may be apart from its sources: then only the sources are mapped.
-        beside = Path(built).with_suffix(".gcno")
-        for path in [notes, beside, *self._elsewhere(notes.name)]:
+        places = [notes]
+        if kernel:
+            # Its objects may be apart from its sources: what is mapped are the sources.
+            places.append(Path(built).with_suffix(".gcno"))
+        for path in [*places, *self._elsewhere(notes.name)]:
             if not path.is_file():
                 continue
             if records.read_notes(path).stamp == header.stamp:
