@@ -98,55 +98,43 @@ def test_a_machine_in_which_the_agent_has_no_place(bench: Bench) -> None:
         bench.open(bench.target("qemu", machine="pc"))
 
 
-def test_a_guest_that_never_gets_ready(tmp_path: Path) -> None:
-    (tmp_path / "boards.toml").write_text(
-        """
-        [image.stuck]
-        startup = ["sleep 1000"]
-        [target.stuck]
+def bench_starting(line: str, root: Path, *, boot_timeout: float = 60) -> Bench:
+    """With the target ``odd``, whose image runs this line when it starts."""
+    (root / "boards.toml").write_text(
+        f"""
+        [image.odd]
+        startup = ["{line}"]
+        [target.odd]
         backend = "qemu"
-        image = "stuck"
+        image = "odd"
         """
     )
-    with Bench(Settings(root=tmp_path, accel="tcg", boot_timeout=6)) as bench:
+    return Bench(Settings(root=root, accel="tcg", boot_timeout=boot_timeout))
+
+
+def test_a_guest_that_never_gets_ready(tmp_path: Path) -> None:
+    with bench_starting("sleep 1000", tmp_path, boot_timeout=6) as bench:
         began = time.monotonic()
         with pytest.raises(BootTimeout, match=r"(?s)within 6 s.*pytest-hil: ready.*boot-timeout"):
-            bench.open(bench.target("stuck"))
+            bench.open(bench.target("odd"))
         assert time.monotonic() - began < 60
 
 
 def test_a_guest_that_only_resets(tmp_path: Path) -> None:
-    (tmp_path / "boards.toml").write_text(
-        """
-        [image.round]
-        startup = ["echo b > /proc/sysrq-trigger; sleep 1000"]
-        [target.round]
-        backend = "qemu"
-        image = "round"
-        """
-    )
+    line = "echo b > /proc/sysrq-trigger; sleep 1000"
     with (
-        Bench(Settings(root=tmp_path, accel="tcg", boot_timeout=600)) as bench,
-        pytest.raises(MachineError, match=r"(?s)round resets over and over.*6 times.*sysrq"),
+        bench_starting(line, tmp_path, boot_timeout=600) as bench,
+        pytest.raises(MachineError, match=r"(?s)odd resets over and over.*6 times.*sysrq"),
     ):
-        bench.open(bench.target("round"))
+        bench.open(bench.target("odd"))
 
 
 def test_a_startup_line_that_fails(tmp_path: Path) -> None:
-    (tmp_path / "boards.toml").write_text(
-        """
-        [image.broken]
-        startup = ["ls /no/such/place"]
-        [target.broken]
-        backend = "qemu"
-        image = "broken"
-        """
-    )
     with (
-        Bench(Settings(root=tmp_path, accel="tcg")) as bench,
+        bench_starting("ls /no/such/place", tmp_path) as bench,
         pytest.raises(MachineError, match=r"startup failed.*ls /no/such/place"),
     ):
-        bench.open(bench.target("broken"))
+        bench.open(bench.target("odd"))
 
 
 def test_a_kernel_that_panics_at_boot(bench: Bench) -> None:
