@@ -52,11 +52,12 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
 def find(kind: str, section: Section) -> Any:
     """The class that drives a section. Raises ConfigError with the nearest right name."""
     builtin = BUILTIN[kind]
-    others = _others(kind)
     name = section.driver
     if name in builtin:
         module, _, attribute = builtin[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
+    # Only now: each look reads a file of everything that is installed.
+    others = _others(kind)
     if name in others:
         return others[name].load()
     raise section.wrong(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MiB = 2**20
 _READ_SIZE = 256 * 1024
 _LAST_WORDS = 1.0
+# ECMA-48: "device status report" 6, and the answer, "active position report", line 1, column 1.
+CURSOR_ASKED, CURSOR_REPORT = b"\x1b[6n", b"\x1b[1;1R"
 # Seconds without a word that are called a silence.
 SILENCE = 0.3
 # How the other end's death looks: a pty's master says EIO, a socket may say the others.
@@ -110,6 +112,16 @@ class Console:
         r"""Send a line: ``text`` and ``\n``."""
         data = text.encode() if isinstance(text, str) else text
         self.send(data + b"\n", timeout=timeout)
+
+    @property
+    def cursor_report(self) -> bytes:
+        """What a terminal would answer to its last word, if that asked where the cursor is.
+
+        Otherwise nothing. Busybox's shell asks with each prompt, and keeps every line that is typed
+        without this before it for 20 ms (``usleep`` in its libbb/lineedit.c).
+        """
+        _, last = self.raw_after(self.mark().raw - len(CURSOR_ASKED))
+        return CURSOR_REPORT if last == CURSOR_ASKED else b""
 
     # From the target
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 
-from pytest_hil.console.session import Console
+from pytest_hil.console.session import CURSOR_REPORT, Console
 from pytest_hil.errors import (
     ChannelLost,
     CommandFailed,
@@ -52,6 +52,8 @@ class SerialShell:
         self._on_lost = on_lost
         self._lock = threading.RLock()
         self._directory = ""
+        # Whether the login shell asks for the cursor: see Console.cursor_report.
+        self._asks = False
         self._ids = itertools.count(1)
 
     # --- its beginning ---
@@ -71,6 +73,7 @@ class SerialShell:
                         return
             finally:
                 talk.forget()
+                self._asks = talk.asked
             raise ChannelLost(
                 f"our script does not arrive whole on the console of {self.name}; "
                 f"{talk.last_lines()}",
@@ -170,7 +173,10 @@ class SerialShell:
         talk = Talk(self._console, self.name)
         leave = talk.end
         try:
-            talk.begin(self._directory)
+            # The last command's end may have come before the question with the prompt after it.
+            talk.begin(
+                self._directory, CURSOR_REPORT if self._asks else self._console.cursor_report
+            )
             yield talk
         except (CommandTimeout, OutputTooLarge, TransferError):
             raise
@@ -182,3 +188,4 @@ class SerialShell:
             raise
         finally:
             leave()
+            self._asks |= talk.asked

@@ -13,7 +13,7 @@ import secrets
 import time
 from functools import partial
 
-from pytest_hil.console.session import Console
+from pytest_hil.console.session import CURSOR_ASKED, Console
 from pytest_hil.errors import ChannelLost, HilError, OutcomeUnknown, TransferError
 from pytest_hil.shell.serial_frames import Frame, Frames
 from pytest_hil.shell.serial_output import Coding, End, Lines, Stream, parse_end
@@ -43,6 +43,8 @@ class Talk:
         self._console = console
         self._name = name
         self.nonce = secrets.token_hex(4)
+        # Whether the login shell has asked where the cursor is.
+        self.asked = bool(console.cursor_report)
         self._frames = Frames(self.nonce)
         self._heard: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._unsubscribe = console.subscribe(self._hear)
@@ -55,6 +57,7 @@ class Talk:
     def _hear(self, data: bytes) -> None:
         if not data:
             self._heard.put(None)
+        self.asked |= CURSOR_ASKED in data
         damaged = self._frames.damaged
         for frame in self._frames.feed(data):
             self._heard.put(frame)
@@ -72,6 +75,7 @@ class Talk:
             "END",
             " cd - > /dev/null",
         ]
+        self._console.send(self._console.cursor_report)
         for line in lines:
             self._console.sendline(line)
             if pause:
@@ -84,12 +88,12 @@ class Talk:
         right = [Coding(md5=md5).sum(SCRIPT.encode()) for md5 in (False, True)]
         return self._ask(question, "I").fields[:1] in [(one,) for one in right]
 
-    def begin(self, directory: str) -> None:
-        """Have the login shell start the script."""
+    def begin(self, directory: str, report: bytes) -> None:
+        """Have the login shell start the script. ``report``: see :attr:`Console.cursor_report`."""
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
             # Whatever stands on the line is forgotten (^U); the space keeps it out of the history.
-            self._console.send(f"\x15 sh {directory}/h {self.nonce}\n")
+            self._console.send(report + f"\x15 sh {directory}/h {self.nonce}\n".encode())
             frame = self._wait("K?", _AGAIN)
             if frame is None or frame is _DAMAGED:
                 # Was its answer lost? It says again that it is there; a login shell does not mind.

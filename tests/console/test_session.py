@@ -48,6 +48,18 @@ def test_send_and_sendline(line: Line) -> None:
     assert got == expected
 
 
+def test_what_a_terminal_answers_to_who_asks_for_its_cursor(line: Line) -> None:
+    assert line.console.cursor_report == b""
+    line.says(b"\x1b[6n")
+    assert line.console.cursor_report == b"\x1b[1;1R"
+    line.says(b"\r\n# \x1b[6")
+    assert line.console.cursor_report == b""
+    line.says(b"n")
+    assert line.console.cursor_report == b"\x1b[1;1R"
+    line.says(b"x")
+    assert line.console.cursor_report == b""
+
+
 def test_marks_and_tail(line: Line) -> None:
     line.says(b"one\ntwo\n")
     mark = line.console.mark()

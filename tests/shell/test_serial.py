@@ -44,6 +44,7 @@ class Line:
         self.often = 1.0
         self.lose = 0.0
         self.lose_typed = 0.0
+        self.written = bytearray()
 
     def fileno(self) -> int:
         return self._fd
@@ -60,6 +61,7 @@ class Line:
         return data or b"\0"
 
     def write(self, data: memoryview) -> int:
+        self.written += data
         if self.lose_typed:
             kept = bytes(one for one in data if self._random.random() >= self.lose_typed)
             os.write(self._fd, kept)
@@ -72,6 +74,8 @@ class Line:
 
 
 class Board:
+    name = ""
+
     def __init__(self, argv: list[str], home: Path) -> None:
         ours, theirs = os.openpty()
         self.line = Line(ours)
@@ -106,6 +110,7 @@ def _own_terminal(fd: int) -> None:
 @pytest.fixture(params=[name for name, argv in SHELLS.items() if shutil.which(argv[0])])
 def board(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Board]:
     found = Board(SHELLS[request.param], tmp_path)
+    found.name = request.param
     yield found
     found.close()
 
@@ -154,6 +159,15 @@ def test_the_console_is_a_shell_of_its_own_again(board: Board) -> None:
     board.console.sendline("echo con$((20+3))sole")
     assert board.console.expect("con23sole", timeout=10).text == "con23sole"
     assert board.shell.run("echo again").stdout == "again\n"
+
+
+def test_a_shell_that_asks_for_the_cursor_is_answered(board: Board) -> None:
+    """Busybox waits for that, 20 ms a line; the others would take it for something typed."""
+    for number in range(5):
+        assert board.shell.run(f"echo {number}").stdout == f"{number}\n"
+    asked = "\x1b[6n" in board.console.text(raw=True)
+    assert (b"\x1b[1;1R\x15 sh " in board.line.written) == asked
+    assert asked == (board.name == "busybox")
 
 
 def test_what_a_program_says_is_bytes(board: Board, tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ class Login:
             if self._counts(way, _SOON):
                 return True
         way.send(b"\x15\r")
-        if way.expect_or_none([self._options.prompt, self._options.login], 1.0) is None:
-            way.send(b"\x03\r")
+        match way.expect_or_none([self._options.prompt, self._options.login], _SOON):
+            case 1:
+                return False
+            case None:
+                way.send(b"\x03\r")
         return self._counts(way)

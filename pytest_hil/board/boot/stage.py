@@ -81,11 +81,12 @@ class Way:
         return max(0.0, self._until - self._clock())
 
     def send(self, text: str | bytes) -> None:
-        self.console.send(text)
+        data = text.encode() if isinstance(text, str) else text
+        self.console.send(self.console.cursor_report + data)
 
     def sendline(self, line: str) -> None:
         # A terminal's return key; a login has the tty turn it into a newline.
-        self.console.send(f"{line}\r")
+        self.send(f"{line}\r")
 
     def expect(self, patterns: list[str], *, within: float | None = None) -> int:
         """Which of them came first. Raises ExpectTimeout."""

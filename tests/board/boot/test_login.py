@@ -1,0 +1,49 @@
+"""The boot stage ``login``: whether a board is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_hil.board.boot.login import Login, LoginOptions
+from pytest_hil.board.boot.stage import Way
+from pytest_hil.board.console.open import open_console
+from pytest_hil.config import load
+from pytest_hil.config.board import BoardTarget
+from pytest_hil.console.session import Console
+from pytest_hil.rig.board import PASSWORD
+from pytest_hil.rig.rig import Rig
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    """That of a board which shows its login prompt, opened after it did so."""
+    with Rig() as rig:
+        rig.board(1).power(True)
+        target = load(rig.boards_toml, root=rig.directory).targets["rig1"]
+        assert isinstance(target, BoardTarget)
+        with open_console(target.console, name="rig1") as console:
+            yield console
+
+
+def test_a_login_prompt_is_no_shell(console: Console) -> None:
+    """And nothing is typed into it, which would be somebody's name."""
+    assert not Login(LoginOptions()).here(Way(console, 30))
+    assert "Password" not in console.text()
+    assert console.tail(1) == "rig1 login: "
+
+
+def test_a_shell_is_found_whatever_stands_on_its_line(console: Console) -> None:
+    console.send("root\r")
+    console.expect("Password: ")
+    console.send(f"{PASSWORD}\r")
+    console.expect("# ")
+    login = Login(LoginOptions())
+    assert login.here(Way(console, 30))
+    console.send("false; rm -rf /nowhe")
+    console.expect("nowhe")
+    assert login.here(Way(console, 30))
+    assert "not found" not in console.text()
+    console.send("sleep 1234\r")
+    assert login.here(Way(console, 30))
