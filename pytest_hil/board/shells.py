@@ -10,10 +10,10 @@ from pytest_hil.config.board import BoardTarget
 from pytest_hil.config.driver import key
 from pytest_hil.config.values import text
 from pytest_hil.errors import nearest
-from pytest_hil.shell.serial import SerialShell
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
+    from pytest_hil.shell.serial import SerialShell
     from pytest_hil.shell.ssh import SshShell
 
 DRIVERS = ("serial", "ssh")
@@ -54,5 +54,7 @@ def open_shell(
         from pytest_hil.shell.ssh import SshOptions, SshShell
 
         return SshShell(section.options(SshOptions), name=target.name)
+    from pytest_hil.shell.serial import SerialShell
+
     options = SerialOptions() if section is None else section.options(SerialOptions)
     return SerialShell(console, name=target.name, where=options.where, on_lost=on_lost)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.benchmarks import (
     alive,
+    flat,
     fresh,
     lab,
     lease,
@@ -54,5 +55,6 @@ ALL = (
         "scan", "console text looked through for crashes; peer: a regex a line", scan.measure
     ),
     Benchmark("overhead", "detection, transcripts, events; peer: none of them", overhead.measure),
+    Benchmark("flat", "what 2,000 tests leave in memory; peer: empty tests", flat.measure),
     Benchmark("load", "a run with no test for the plugin; peer: pytest alone", load.measure),
 )

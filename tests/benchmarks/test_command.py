@@ -29,7 +29,7 @@ def test_it_lists_every_benchmark() -> None:
     names = [row.split()[0] for row in done.stdout.splitlines()]
     assert " ".join(names) == (
         "fresh prepared run put get swarm alive session urb urb-out stick lab lease merge scan "
-        "overhead load"
+        "overhead flat load"
     )
 
 
