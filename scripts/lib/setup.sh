@@ -65,6 +65,7 @@ look_for_programs() {
             lacks mkfs.ext4 e2fsprogs
             lacks ssh openssh-client
             lacks openssl openssl
+            lacks fdtput device-tree-compiler
             [ -x /usr/sbin/ser2net ] || lacks ser2net ser2net
             [ -x /usr/sbin/snmpd ] || lacks snmpd snmpd
             [ -e /usr/share/ovmf/OVMF.fd ] || lacks "UEFI for QEMU" ovmf

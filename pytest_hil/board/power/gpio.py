@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pytest_hil.board.power.switch import PowerError
@@ -69,16 +70,17 @@ class GpioPower:
     def read(self) -> bool:
         """The line's level; one that was not switched yet stays as it is. Raises as :meth:`on`."""
         gpiod = _gpiod()
-        name = self._options.line
+        active = gpiod.line.Value.ACTIVE
+        if self._held is not None:
+            try:
+                return bool(self._held.get_value(self._options.line) == active)
+            except OSError:
+                self.close()  # it may be another adapter by now, plugged in anew
         try:
-            if self._held is not None:
-                value = self._held.get_value(name)
-            else:
-                with self._asked(gpiod, gpiod.line.Direction.AS_IS) as request:
-                    value = request.get_value(name)
+            with self._asked(gpiod, gpiod.line.Direction.AS_IS) as request:
+                return bool(request.get_value(self._options.line) == active)
         except (OSError, ValueError) as error:
-            raise self._failed(error) from error
-        return bool(value == gpiod.line.Value.ACTIVE)
+            raise self._failed(gpiod, error) from error
 
     def close(self) -> None:
         held, self._held = self._held, None
@@ -88,14 +90,16 @@ class GpioPower:
     def _switch(self, *, on: bool) -> None:
         gpiod = _gpiod()
         value = gpiod.line.Value.ACTIVE if on else gpiod.line.Value.INACTIVE
-        try:
-            if self._held is None:
-                self._held = self._asked(gpiod, gpiod.line.Direction.OUTPUT, value)
-            else:
+        if self._held is not None:
+            try:
                 self._held.set_value(self._options.line, value)
+                return
+            except OSError:
+                self.close()  # it may be another adapter by now, plugged in anew
+        try:
+            self._held = self._asked(gpiod, gpiod.line.Direction.OUTPUT, value)
         except (OSError, ValueError) as error:
-            self.close()
-            raise self._failed(error) from error
+            raise self._failed(gpiod, error) from error
 
     def _asked(self, gpiod: Any, direction: Any, value: Any = None) -> Any:
         settings = gpiod.LineSettings(direction=direction, active_low=self._options.active_low)
@@ -105,28 +109,28 @@ class GpioPower:
             self._options.chip, consumer="pytest-hil", config={self._options.line: settings}
         )
 
-    def _failed(self, error: Exception) -> InfrastructureError:
+    def _failed(self, gpiod: Any, error: OSError | ValueError) -> InfrastructureError:
         options = self._options
         what = f"line {options.line} of {options.chip}"
-        match getattr(error, "errno", None):
-            case errno.EACCES | errno.EPERM:
-                return HostLacks(
-                    f"this user may not open {options.chip}",
-                    mend="sudo usermod -a -G gpio $USER, then log in again "
-                    '(where there is no such group: a udev rule for SUBSYSTEM=="gpio")',
-                )
-            case errno.ENOENT | errno.ENODEV | errno.ENXIO | errno.ENOTTY | errno.EINVAL:
-                return InfrastructureError(
-                    f"there is no {what}: {error}",
-                    mend="`gpiodetect` shows the chips, `gpioinfo` their lines",
-                )
-            case errno.EBUSY:
-                return PowerError(
-                    f"{what} is in use", mend="`gpioinfo` shows by whom (the consumer)"
-                )
-        if isinstance(error, ValueError):
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.EACCES, errno.EPERM):
+            return HostLacks(
+                f"this user may not open {options.chip}",
+                mend="sudo usermod -a -G gpio $USER, then log in again "
+                '(where there is no such group: a udev rule for SUBSYSTEM=="gpio")',
+            )
+        if number == errno.EBUSY:
+            return PowerError(f"{what} is in use", mend="`gpioinfo` shows by whom (the consumer)")
+        if not gpiod.is_gpiochip_device(options.chip):
+            there = Path(options.chip).exists()
             return InfrastructureError(
-                f"there is no {what}: {error}", mend="`gpioinfo` shows the lines of each chip"
+                f"{options.chip} is no GPIO chip" if there else f"there is no {options.chip}",
+                mend="`gpiodetect` shows the GPIO chips of this host",
+            )
+        # By name a line is looked for by the library, which knows this error alone.
+        if number in (None, errno.ENOENT):
+            return InfrastructureError(
+                f"there is no {what}", mend="`gpioinfo` shows the lines of each chip"
             )
         return PowerError(f"{what}: {error}")
 
