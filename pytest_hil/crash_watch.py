@@ -34,8 +34,10 @@ class CrashWatch:
         self._rules = rules
         self.ignore: tuple[re.Pattern[str], ...] = ()
         self.on_crash: Callable[[Crash], object] = lambda _crash: None
-        # All that were ever read, those that are expected or no news too.
-        self.count = 0
+        # Of all that were ever read, those that are expected or no news too.
+        self.titles: list[str] = []
+        # Whether the target's pstore was read: what is found there next is of this run.
+        self.pstore_read = False
         self._news = threading.Condition()
         self._found: list[Crash] = []
         self._seen = 0
@@ -119,7 +121,7 @@ class CrashWatch:
 
     def _take(self, crashes: Sequence[Crash], console: Console) -> None:
         for crash in crashes:
-            self.count += 1
+            self.titles.append(crash.title)
             if any(one.search(crash.title) for one in self.ignore):
                 continue
             with self._news:

@@ -32,6 +32,7 @@ _FEATURES = (
     "results",
     "attachments",
     "symbols",
+    "pstore",
     "crashes",
     "coverage",
     "usb",

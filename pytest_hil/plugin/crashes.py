@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_hil.errors import ConfigError, Crashed
-from pytest_hil.plugin import taint
+from pytest_hil.plugin import pstore, taint
 from pytest_hil.plugin.artifacts import directory_of, place_of, run_of
 from pytest_hil.plugin.items import Attempt, Use, attempt_of
 from pytest_hil.plugin.symbols import with_lines
@@ -100,7 +100,7 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
 
     watch.on_crash = tell
     taint.begin(item.config, use)
-    missed = watch.unseen()
+    missed = [*watch.unseen(), *pstore.begin(item, use, partial(rules, item.config))]
     use.crash_mark = watch.mark()
     if missed:
         raise Crashed(
@@ -125,7 +125,7 @@ def crashed(
     told = isinstance(error, Crashed) and error.crash is None
     found = list(_found(attempt, certain=told))
     if phase == "call" and not found:
-        found = list(taint.unsaid(item.config, attempt, partial(rules, item.config)))
+        found = _unsaid(attempt)
     if not found:
         return error if isinstance(error, Crashed) else None
     _write(item, found)
@@ -148,6 +148,16 @@ def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:
             for crash in with_lines(attempt.item, crashes, use.target.modules):
                 yield use, crash
         use.crash_mark = watch.mark()
+
+
+def _unsaid(attempt: Attempt) -> list[tuple[Use, Crash]]:
+    """What no console has shown; from now on it is known."""
+    config = attempt.item.config
+    known = partial(rules, config)
+    found = list(taint.unsaid(config, attempt, known)) or list(pstore.unsaid(attempt, known))
+    for use, crash in found:
+        use.target.crash_watch.titles.append(crash.title)
+    return [(use, with_lines(attempt.item, [crash], use.target.modules)[0]) for use, crash in found]
 
 
 def _write(item: pytest.Item, found: Sequence[tuple[Use, Crash]]) -> None:

@@ -20,7 +20,7 @@ _CRASHES = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
 def begin(config: pytest.Config, use: Use) -> None:
     """A test begins: what its kernel is tainted with already is none of its."""
     if config.getini("hil_taint") and "shell" in use.target.features:
-        use.taint = (use.target.kernel.taint.bits, use.target.crash_watch.count)
+        use.taint = (use.target.kernel.taint.bits, len(use.target.crash_watch.titles))
 
 
 def unsaid(
@@ -31,7 +31,7 @@ def unsaid(
     """The crash of each kernel that was tainted since, if its console showed none."""
     for use in attempt.uses if config.getini("hil_taint") else ():
         watch = use.target.crash_watch
-        if use.taint is None or watch.count != use.taint[1] or use.target.closed:
+        if use.taint is None or len(watch.titles) != use.taint[1] or use.target.closed:
             continue
         try:
             new = use.target.kernel.taint.bits & ~use.taint[0] & _CRASHES
