@@ -36,8 +36,9 @@ class CrashWatch:
         self.on_crash: Callable[[Crash], object] = lambda _crash: None
         # Of all that were ever read, those that are expected or no news too.
         self.titles: list[str] = []
-        # Whether the target's pstore was read: what is found there next is of this run.
-        self.pstore_read = False
+        # How many of them there were when records of crashes were last taken from the target's
+        # pstore; None: nobody has looked there yet.
+        self.settled: int | None = None
         self._news = threading.Condition()
         self._found: list[Crash] = []
         self._seen = 0

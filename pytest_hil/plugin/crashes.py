@@ -151,12 +151,10 @@ def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:
 
 
 def _unsaid(attempt: Attempt) -> list[tuple[Use, Crash]]:
-    """What no console has shown; from now on it is known."""
+    """What no console has shown."""
     config = attempt.item.config
     known = partial(rules, config)
     found = list(taint.unsaid(config, attempt, known)) or list(pstore.unsaid(attempt, known))
-    for use, crash in found:
-        use.target.crash_watch.titles.append(crash.title)
     return [(use, with_lines(attempt.item, [crash], use.target.modules)[0]) for use, crash in found]
 
 

@@ -25,7 +25,7 @@ class Use:
     many seconds it took to have it; None: it was there before the test. ``crashes``: those of this
     attempt, ``crash_mark``: where the next ones begin (:class:`pytest_hil.crash_watch.CrashWatch`).
     ``taint``: its kernel's when the test began, and how many crashes it had said by then; None: not
-    asked for. ``titles``: how many crashes it had said when its pstore was read; None: it was not.
+    asked for.
     """
 
     label: str
@@ -37,7 +37,6 @@ class Use:
     crash_mark: int = field(init=False, default=0)
     crashes: list[Crash] = field(init=False, default_factory=list)
     taint: tuple[int, int] | None = field(init=False, default=None)
-    titles: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.console = self.target.console

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_hil.crash import Crash, Rules
 
 _SAID = pytest.StashKey[set[str]]()
+_SEEN = pytest.StashKey[set[tuple[str, bytes]]]()
 
 # Where records lie: in the file system itself, or where systemd-pstore.service has moved them.
 # Only dumps: console-ramoops is there after each restart, with what other tests were told of.
@@ -51,9 +52,9 @@ def begin(item: pytest.Item, use: Use, rules: Callable[[], Rules]) -> list[Crash
     if not item.config.getini("hil_pstore") or "shell" not in use.target.features:
         return []
     watch = use.target.crash_watch
-    first, watch.pstore_read = not watch.pstore_read, True
-    use.titles = len(watch.titles)
-    found = _news(item, use, "pstore-before", rules, known=watch.titles)
+    first = watch.settled is None
+    watch.settled = watch.settled or 0
+    found = _news(item, use, "pstore-before", rules)
     if not first:
         return found
     for crash in found:
@@ -64,31 +65,35 @@ def begin(item: pytest.Item, use: Use, rules: Callable[[], Rules]) -> list[Crash
 def unsaid(attempt: Attempt, rules: Callable[[], Rules]) -> Iterator[tuple[Use, Crash]]:
     """The crashes of which there are records since, if the consoles did not show them."""
     for use in attempt.uses:
-        if use.titles is not None and not use.target.closed:
-            said = use.target.crash_watch.titles[use.titles :]
-            for crash in _news(attempt.item, use, "pstore", rules, known=said):
+        if use.target.crash_watch.settled is not None and not use.target.closed:
+            for crash in _news(attempt.item, use, "pstore", rules):
                 yield use, crash
 
 
-def _news(
-    item: pytest.Item, use: Use, name: str, rules: Callable[[], Rules], *, known: Sequence[str]
-) -> list[Crash]:
+def _news(item: pytest.Item, use: Use, name: str, rules: Callable[[], Rules]) -> list[Crash]:
     """The crashes in the records that there are, but the known ones and those that are no matter.
 
     The records are in the test's directory then, under ``name``, and not on the target any more.
     """
     from pytest_hil.crash import pstore
 
-    ignored = use.target.crash_watch.ignore
+    records = _taken(item, use, name)
+    if not records:
+        return []
+    watch = use.target.crash_watch
+    # An Oops that a test was told of has its record when a later one restarts the target: that one
+    # is not to blame. But the same crash again, after the record was taken, is another one.
+    known = watch.titles[watch.settled :]
+    watch.settled = len(watch.titles)
     return [
         crash
-        for crash in pstore.crashes(_taken(item, use, name), rules())
-        if crash.title not in known and not any(one.search(crash.title) for one in ignored)
+        for crash in pstore.crashes(records, rules())
+        if crash.title not in known and not any(one.search(crash.title) for one in watch.ignore)
     ]
 
 
 def _taken(item: pytest.Item, use: Use, name: str) -> list[tuple[str, bytes]]:
-    """The records' names and contents."""
+    """The names and contents of the records that were not seen yet."""
     target = use.target
     try:
         look = target.run(_LOOK, check=False).stdout.split()
@@ -103,16 +108,23 @@ def _taken(item: pytest.Item, use: Use, name: str) -> list[tuple[str, bytes]]:
             directory.mkdir(exist_ok=True)
             target.get(place, directory / place.strip("/").replace("/", "-"))
             # Only now: what could not be got stays there.
-            target.run(f"rm -rf {place}/*", check=False)
-        return [
+            removed = target.run(f"rm -rf {place}/*", check=False)
+            if not removed.ok:
+                _say_once(item, use, f"keeps its records of crashes: {removed.stderr.strip()}")
+        records = [
             (str(path.relative_to(directory)), path.read_bytes())
             for path in directory.rglob("dmesg-*")
         ]
     except HilError as error:
         _say_once(item, use, f"has records in its pstore that could not be read: {error}")
+        return []
     except OSError as error:
         run_of(item.config).trouble(error)
-    return []
+        return []
+    seen = item.config.stash.setdefault(_SEEN, set())
+    before = seen.copy()
+    seen.update((target.name, data) for _, data in records)
+    return [(name, data) for name, data in records if (target.name, data) not in before]
 
 
 def _say_once(item: pytest.Item, use: Use, what: str) -> None:

@@ -41,6 +41,7 @@ def unsaid(
         except HilError:
             continue  # it is gone, and says so in another way
         crash = _crash(new, log, rules())
+        watch.titles.append(crash.title)
         if not any(one.search(crash.title) for one in watch.ignore):
             yield use, crash
 

@@ -12,13 +12,18 @@ from tests.crash.test_pstore import PANIC
 pytestmark = pytest.mark.machine
 
 # A reset leaves a machine's memory as it is, and this part of it nobody else uses.
-BOARDS = """
+RAMOOPS = (
+    "memmap=1M$0x8000000 ramoops.mem_address=0x8000000 ramoops.mem_size=0x100000 "
+    "ramoops.record_size=0x10000"
+)
+
+BOARDS = f"""
 [image.pstore]
 modules = ["ramoops"]
-append = "memmap=1M$0x8000000 ramoops.mem_address=0x8000000 ramoops.mem_size=0x100000 ramoops.record_size=0x10000"
+append = "{RAMOOPS}"
 
 [image.found]
-files = { "/var/lib/systemd/pstore/1/dmesg-ramoops-0" = "record" }
+files = {{ "/var/lib/systemd/pstore/1/dmesg-ramoops-0" = "record" }}
 
 [target.pstore]
 backend = "qemu"
@@ -95,9 +100,14 @@ def test_well(hil):
     assert run(configured, "--hil-target=pstore", "-k", "hidden") == 0, "nobody asked for it"
 
 
-def test_a_crash_between_two_tests(configured: Any) -> None:
+def test_a_target_of_several_tests(configured: Any) -> None:
     configured.write(
         f"""{HELPERS}
+def test_shown_and_wanted(hil):
+    with hil.crashes("sysrq"):
+        hil.run(PANIC + "; sleep 60")
+def test_the_same_once_more(hil):
+    panics(hil)
 @pytest.fixture
 def late(hil):
     yield
@@ -109,10 +119,11 @@ def test_third(hil):
 """
     )
     assert run(configured, "--hil-target=pstore", "--hil-scope=module") == 1
-    (line,) = failures(configured)
-    assert line.startswith("test_second - crash: the target pstore crashed before this test")
-    assert line.endswith("panic: sysrq triggered crash")
-    assert "2 passed" in configured.text
+    again, between = failures(configured)
+    assert again == "test_the_same_once_more - crash: panic: sysrq triggered crash"
+    assert between.startswith("test_second - crash: the target pstore crashed before this test")
+    assert between.endswith("panic: sysrq triggered crash")
+    assert "3 passed" in configured.text
 
 
 def test_a_record_from_before_the_run(configured: Any) -> None:
@@ -128,3 +139,22 @@ def test_second(hil):
     assert run(configured, "--hil-target=found") == 0
     said = "the target found crashed before this run: panic: sysrq triggered crash"
     assert configured.text.count(said) == 1, configured.text
+
+
+def test_a_record_that_cannot_be_removed(configured: Any) -> None:
+    """It is one test's, not everybody's from then on."""
+    configured.write(f"Panic#1 Part1\n{PANIC}", "record")
+    configured.write(
+        """
+def test_first(hil): pass
+def test_second(hil):
+    hil.run('''cd /var/lib/systemd/pstore && { echo "Panic#1 Part1"; dmesg; } > dmesg-2 &&
+    mount -o bind . . && mount -o remount,bind,ro "$PWD"''')
+def test_third(hil): pass
+"""
+    )
+    assert run(configured, "--hil-target=found", "--hil-scope=module") == 1
+    (line,) = failures(configured)
+    assert line.startswith("test_second - crash: panic: pstore has the kernel's log")
+    assert "2 passed" in configured.text
+    assert configured.text.count("keeps its records of crashes") == 1, configured.text
