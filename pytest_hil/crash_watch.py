@@ -34,6 +34,10 @@ class CrashWatch:
         self._rules = rules
         self.ignore: tuple[re.Pattern[str], ...] = ()
         self.on_crash: Callable[[Crash], object] = lambda _crash: None
+        # Whether a boot that is seen now is one that nobody asked for, and who is to know at once,
+        # before others do, that the system is gone: it panicked, or it restarted.
+        self.at_rest: Callable[[], bool] = lambda: False
+        self.on_gone: Callable[[], object] = lambda: None
         # Of all that were ever read, those that are expected or no news too.
         self.titles: list[str] = []
         # How many of them there were when records of crashes were last taken from the target's
@@ -59,6 +63,7 @@ class CrashWatch:
             nonlocal detector
             if detector is None:
                 detector = self._detector = self._make()
+            detector.watch_resets = self.at_rest()
             found = detector.feed(data, time.monotonic() - started) if data else detector.finish()
             self._take(found, console)
 
@@ -123,6 +128,8 @@ class CrashWatch:
     def _take(self, crashes: Sequence[Crash], console: Console) -> None:
         for crash in crashes:
             self.titles.append(crash.title)
+            if crash.gone:
+                self.on_gone()
             if any(one.search(crash.title) for one in self.ignore):
                 continue
             with self._news:

@@ -225,6 +225,10 @@ class OutcomeUnknown(InfrastructureError):
     """
 
 
+class BoardRestarted(InfrastructureError):
+    """A board began to boot, and nobody had asked it to."""
+
+
 class TargetError(HilError):
     """The target did not do what the test wanted."""
 

@@ -83,8 +83,9 @@ class Board(Opened):
     def watch_crashes(self, rules: RulesOf | None) -> CrashWatch:
         # One for all tests that have the board: between two of them somebody watches too.
         self._crash_watch = self._station.crash_watch
-        self._station.crash_watch = super().watch_crashes(rules)
-        return self._station.crash_watch
+        watch = self._station.crash_watch = super().watch_crashes(rules)
+        watch.at_rest, watch.on_gone = self._station.at_rest, self._station.gone
+        return watch
 
     @property
     def stage(self) -> str | None:

@@ -97,6 +97,14 @@ class Station:
             raise Unsupported(self.name, "boot stages", mend="add [[target.NAME.boot]] tables")
         return self._stages[-1].name
 
+    def at_rest(self) -> bool:
+        """Whether it is at the end of its boot, and nobody has it leave that."""
+        return bool(self._stages) and self.state == self._stages[-1].name
+
+    def gone(self) -> None:
+        """Its console says that it is not where it was any more."""
+        self.state = None
+
     def boot(self, stage: str | None = None) -> None:
         """Bring it to a stage; None: to the last one. Only what is needed is driven.
 

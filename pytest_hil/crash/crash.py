@@ -38,3 +38,8 @@ class Crash:
     panic: str = ""
     corrupted: bool = False
     follow_up: bool = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether the system that crashed is not there any more."""
+        return self.severity is Severity.FATAL or bool(self.panic)

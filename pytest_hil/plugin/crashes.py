@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.errors import ConfigError, Crashed
+from pytest_hil.errors import BoardRestarted, ConfigError, Crashed
 from pytest_hil.plugin import pstore, taint
-from pytest_hil.plugin.artifacts import directory_of, place_of, run_of
+from pytest_hil.plugin.artifacts import directory_of, place_of, run_of, warn
 from pytest_hil.plugin.items import Attempt, Use, attempt_of
 from pytest_hil.plugin.symbols import with_lines
 
@@ -102,12 +102,19 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
     taint.begin(item.config, use)
     missed = [*watch.unseen(), *pstore.begin(item, use, partial(rules, item.config))]
     use.crash_mark = watch.mark()
-    if missed:
+    if missed and _only_restarted(missed):
+        # Nobody was harmed: it is well again, as this test has it now.
+        warn(item.config, f"the board {target.name} restarted between two tests", item.nodeid)
+    elif missed:
         raise Crashed(
             f"the target {target.name} crashed before this test, after the last one that used it: "
             f"{missed[0].title}",
             crash=missed[0],
         )
+
+
+def _only_restarted(crashes: Sequence[Crash]) -> bool:
+    return all(crash.kind == "reset" for crash in crashes)
 
 
 def _facts(crash: Crash) -> dict[str, str]:
@@ -116,10 +123,11 @@ def _facts(crash: Crash) -> dict[str, str]:
 
 def crashed(
     item: pytest.Item, attempt: Attempt, error: BaseException | None, *, phase: str
-) -> Crashed | None:
+) -> Crashed | BoardRestarted | None:
     """The crash of this phase of a test, told with its title, if there was one.
 
-    ``error`` is what ended the phase.
+    ``error`` is what ended the phase. Of a board that restarted, and said nothing before, nobody
+    knows why: it may have been its power.
     """
     # A kernel that said through its hypervisor that it panicked prints why, perhaps a bit later.
     told = isinstance(error, Crashed) and error.crash is None
@@ -133,6 +141,15 @@ def crashed(
     for each, one in found:
         each.crashes.append(one)
         each.target.console.interruption.take()
+    if _only_restarted([one for _, one in found]):
+        restarted = BoardRestarted(
+            f"the board {use.target.name} restarted by itself: "
+            f"{crash.text.strip().splitlines()[0]}",
+            mend="a watchdog, its power, a crash that its console does not show, or the test: "
+            'a restart that it wants is hil.reset(), or with hil.crashes("unexpected reset")',
+        )
+        restarted.board = use.target.name
+        return restarted
     name = f" ({use.label})" if use.label else ""
     lines = [f"{crash.title}{name}"]
     lines += [f"  then: {one.title}" for _, one in more[:5]]

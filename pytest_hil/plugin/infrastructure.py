@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_hil.errors import ConsoleClosed, HilError, InfrastructureError
+from pytest_hil.errors import BoardRestarted, ConsoleClosed, HilError, InfrastructureError
 from pytest_hil.plugin import crashes
 from pytest_hil.plugin.items import Attempt, Use, attempt_of, worker_id
 
@@ -43,6 +43,8 @@ def pytest_runtest_makereport(
             of_test = False
         elif crash is not None:
             of_test = of_test or not isinstance(error, HilError)
+    if isinstance(crash, BoardRestarted):
+        error, crash = crash, None
     report = yield
     if crash is not None and not (report.skipped and hasattr(report, "wasxfail")):
         _make_failed(report, crashes.PREFIX + str(crash), call, of_test=of_test)

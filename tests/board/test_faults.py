@@ -140,7 +140,7 @@ FAULTS = {
     ),
     "loops": (
         """
-    fault("boot-loop", seconds=0.02)
+    fault("boot-loop", seconds=0.002)
     hil.power.cycle()""",
         r"the board rig1 did not reach shell: ",
     ),
@@ -210,6 +210,104 @@ def test_a_brown_out_while_a_command_runs(clinic: Callable[..., Clinic]) -> None
     assert code == 1
     check(site, out, passed=2, errors=1, said="the board rig1 restarted while a command ran")
     assert site.health["rig1"].state == "healthy"
+
+
+# What a boot loader says, where a light board has none.
+BANNER = """
+def boots(hil):
+    hil.console.sendline("echo 'U-Boot 2024.01 (Jan 08 2024)'; echo 'DRAM:  1 GiB'")
+"""
+
+
+@pytest.mark.machine
+def test_a_board_that_restarts_by_itself(clinic: Callable[..., Clinic]) -> None:
+    """At once, while the test waits for something else; whose fault it is nobody knows."""
+    site = clinic()
+    site.tests(
+        BANNER,
+        "def test_ill(hil):\n    boots(hil)\n    hil.console.expect('never', timeout=100)\n",
+        "def test_quiet(hil):\n    boots(hil)\n    hil.console.expect(r'\\nDRAM: .*\\n')\n",
+        MENDED,
+        "def test_run(hil):\n    boots(hil)\n    hil.run('sleep 100')\n",
+    )
+    began = time.monotonic()
+    code, out = site.run(target="rig1")
+    assert time.monotonic() - began < 60
+    assert code == 1
+    said = r"the board rig1 restarted by itself: U-Boot 2024\.01 \(Jan 08 2024\)"
+    check(site, out, passed=2, errors=3, said=said)
+    assert len(re.findall(rf"^infrastructure: {said}", out, re.MULTILINE)) == 3, out
+
+
+@pytest.mark.machine
+def test_a_restart_that_is_wanted_or_no_matter(clinic: Callable[..., Clinic]) -> None:
+    site = clinic()
+    site.tests(
+        BANNER,
+        """
+import pytest
+
+def test_wanted(hil):
+    with hil.crashes("unexpected reset: U-Boot") as expected:
+        boots(hil)
+    assert expected.crashes[0].kind == "reset"
+    with pytest.raises(Exception, match="in an unknown state: no shell"):
+        hil.run("true")
+    hil.boot()
+    assert hil.run("echo well").stdout == "well\\n"
+
+@pytest.mark.hil(crash_ignore=["unexpected reset"])
+def test_no_matter(hil):
+    boots(hil)
+    hil.console.expect(r"\\nDRAM: .*\\n")
+
+def test_asked_for(hil):
+    hil.reset()
+    hil.power.cycle()
+    hil.boot("off")
+    hil.boot()
+    assert hil.run("echo well").stdout == "well\\n"
+""",
+    )
+    code, out = site.run(target="rig1")
+    assert code == 0, out
+    check(site, out, passed=3, errors=0)
+
+
+@pytest.mark.machine
+def test_a_restart_between_two_tests_harms_nobody(clinic: Callable[..., Clinic]) -> None:
+    site = clinic()
+    site.tests(
+        """
+def test_one(hil):
+    hil.console.sendline("(sleep 1; echo; echo 'U-Boot 2024.01 (Jan 08 2024)'; echo DRAM) &")
+
+def test_without_a_board():
+    import time
+    time.sleep(2)
+""",
+        MENDED,
+    )
+    code, out = site.run(target="rig1")
+    assert code == 0, out
+    assert "the board rig1 restarted between two tests" in out
+
+
+@pytest.mark.slow
+def test_a_brown_out_is_seen_by_the_boot_loaders_banner(clinic: Callable[..., Clinic]) -> None:
+    """A real U-Boot's, while nothing but the console is waited for; resets of ours are no news."""
+    site = clinic(1, kinds=("arm64",))
+    site.patience(boot=240.0, console=10.0)
+    site.tests(
+        "def test_ill(hil, fault):\n"
+        "    hil.reset()\n"
+        '    fault("brown-out", seconds=0.5)\n'
+        '    hil.console.expect("never", timeout=200)\n',
+        MENDED,
+    )
+    code, out = site.run(target="rig1", timeout=500)
+    assert code == 1
+    check(site, out, passed=2, errors=1, said=r"the board rig1 restarted by itself: U-Boot 20")
 
 
 @pytest.mark.slow
