@@ -351,6 +351,12 @@ class Opened(Target):
             self._crash_watch.follow(self.console)
         return self._crash_watch
 
+    def follow_restart(self) -> None:
+        """If it has restarted by itself, wait until it has its shell again, with all its memory.
+
+        Machines need not do anything for that: their :meth:`run` waits.
+        """
+
     def crashes(self, match: str = "", *, timeout: float = 10.0) -> Expected:
         return self.crash_watch.expect(match, timeout=timeout)
 

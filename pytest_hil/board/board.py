@@ -87,6 +87,10 @@ class Board(Opened):
         watch.at_rest, watch.on_gone = self._station.at_rest, self._station.gone
         return watch
 
+    def follow_restart(self) -> None:
+        with self._station.blamed():
+            self._station.follow_restart()
+
     @property
     def stage(self) -> str | None:
         """Where it stands in its boot: a stage's name, "off", None when nobody knows."""

@@ -18,6 +18,7 @@ from pytest_hil.board.boot.stage import Placed, Refused, StageFailed, Way, open_
 from pytest_hil.board.console.open import console_on, open_line
 from pytest_hil.board.power.switch import Switch, open_switch
 from pytest_hil.config.board import BoardTarget
+from pytest_hil.console.capture import Mark
 from pytest_hil.errors import (
     ChannelLost,
     ConfigError,
@@ -61,6 +62,8 @@ class Station:
         self.name = target.name
         self.events: Events = lambda *_args, **_facts: None
         self.state: str | None = None
+        # Where its console was when it came to that.
+        self._entered = Mark(0, 0)
         self.crash_watch: CrashWatch | None = None
         self._progress = progress
         self._stages = open_stages(target.boot)
@@ -128,9 +131,26 @@ class Station:
         can_ask = self._line.there or self._switch is None
         if self.state is None and self._stages and can_ask and self._is_here(self._stages[-1]):
             self.state = self.last
+            self._entered = self.console.mark()
         elif self.state == self.last and not self._is_here(self._stages[-1]):
             self.state = None
         self.boot()
+
+    def follow_restart(self) -> None:
+        """To the last stage, if its console shows that it is on the way there by itself.
+
+        Nothing is typed while nobody has: it might stop a boot loader. Raises StageFailed,
+        ChannelLost.
+        """
+        lost = self.state is None
+        here = lost or self.state == self.last
+        if not here or not self._restarted(self.console.since(self._entered)):
+            return
+        if lost:
+            # What the shell has typed meanwhile may have been taken for a name, or a password.
+            self._is_here(self._stages[-1])
+            self.console.skip(self.console.mark())
+        self._go(Step("enter", self.last))
 
     def restart(self) -> None:
         """To the last stage by a power cycle, so that it is known that all of it works.
@@ -173,6 +193,7 @@ class Station:
             self._drive(placed, step)
             if step.move == "enter":
                 self.state = placed.name
+                self._entered = self.console.mark()
         facts = {"stage": step.stage} if step.stage else {}
         self.events("boot", move=step.move, seconds=round(time.monotonic() - began, 3), **facts)
 

@@ -96,6 +96,8 @@ def _taken(item: pytest.Item, use: Use, name: str) -> list[tuple[str, bytes]]:
     """The names and contents of the records that were not seen yet."""
     target = use.target
     try:
+        # Before somebody takes its power away, and with it what is in its memory.
+        target.follow_restart()
         look = target.run(_LOOK, check=False).stdout.split()
     except HilError:
         return []  # it is gone, and says so in another way
