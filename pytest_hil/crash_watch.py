@@ -37,7 +37,7 @@ class CrashWatch:
         # Whether a boot that is seen now is one that nobody asked for, and who is to know at once,
         # before others do, that the system is gone: it panicked, or it restarted.
         self.at_rest: Callable[[], bool] = lambda: False
-        self.on_gone: Callable[[], object] = lambda: None
+        self.on_gone: Callable[[Crash], object] = lambda _crash: None
         # Of all that were ever read, those that are expected or no news too.
         self.titles: list[str] = []
         # How many of them there were when records of crashes were last taken from the target's
@@ -129,7 +129,7 @@ class CrashWatch:
         for crash in crashes:
             self.titles.append(crash.title)
             if crash.gone:
-                self.on_gone()
+                self.on_gone(crash)
             if any(one.search(crash.title) for one in self.ignore):
                 continue
             with self._news:

@@ -36,6 +36,7 @@ from pytest_hil.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pytest_hil.console.session import Console
+    from pytest_hil.crash import Crash
     from pytest_hil.crash_watch import CrashWatch
     from pytest_hil.shell.serial import SerialShell
     from pytest_hil.shell.ssh import SshShell
@@ -64,6 +65,8 @@ class Station:
         self.state: str | None = None
         # Where its console was when it came to that.
         self._entered = Mark(0, 0)
+        # Whether it left that by itself, is booting, and nobody has typed anything since.
+        self._boots = False
         self.crash_watch: CrashWatch | None = None
         self._progress = progress
         self._stages = open_stages(target.boot)
@@ -104,8 +107,9 @@ class Station:
         """Whether it is at the end of its boot, and nobody has it leave that."""
         return bool(self._stages) and self.state == self._stages[-1].name
 
-    def gone(self) -> None:
+    def gone(self, crash: Crash) -> None:
         """Its console says that it is not where it was any more."""
+        self._boots = crash.kind == "reset" and self.at_rest()
         self.state = None
 
     def boot(self, stage: str | None = None) -> None:
@@ -142,11 +146,11 @@ class Station:
         Nothing is typed while nobody has: it might stop a boot loader. Raises StageFailed,
         ChannelLost.
         """
-        lost = self.state is None
-        here = lost or self.state == self.last
-        if not here or not self._restarted(self.console.since(self._entered)):
+        if self.state not in (None, self.last):
             return
-        if lost:
+        if not (self._boots or self._restarted(self.console.since(self._entered))):
+            return
+        if self.state is None and not self._boots:
             # What the shell has typed meanwhile may have been taken for a name, or a password.
             self._is_here(self._stages[-1])
             self.console.skip(self.console.mark())
@@ -179,6 +183,7 @@ class Station:
         self._forget_shell()
         began = time.monotonic()
         self.state = None
+        self._boots = False
         if step.move == "off":
             self.off()
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -113,7 +113,7 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
         )
 
 
-def _only_restarted(crashes: Sequence[Crash]) -> bool:
+def _only_restarted(crashes: Iterable[Crash]) -> bool:
     return all(crash.kind == "reset" for crash in crashes)
 
 
@@ -132,8 +132,8 @@ def crashed(
     # A kernel that said through its hypervisor that it panicked prints why, perhaps a bit later.
     told = isinstance(error, Crashed) and error.crash is None
     found = list(_found(attempt, certain=told))
-    if phase == "call" and not found:
-        found = _unsaid(attempt)
+    if phase == "call" and _only_restarted(one for _, one in found):
+        found = [*_unsaid(attempt), *found]
     if not found:
         return error if isinstance(error, Crashed) else None
     _write(item, found)
