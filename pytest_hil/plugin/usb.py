@@ -120,7 +120,7 @@ class HilUsb:
         """The exporter itself."""
         with self._lock:
             if self._exporter is None:
-                from pytest_hil.qemu.usb_capture import Tap
+                from pytest_hil.attach.capture import Tap
                 from pytest_hil.usbip.exporter import Exporter
 
                 # Not before: a test that uses nothing has no directory.

@@ -13,8 +13,7 @@ from pathlib import Path
 from pytest_hil.qemu.hardware import (
     AGENT_PORT,
     USB_ADDRESS,
-    USB_OWN,
-    USB_REMOTE,
+    USB_PORT,
     Hardware,
     Memory,
     Wiring,
@@ -63,7 +62,7 @@ def fingerprint(hardware: Hardware) -> list[str]:
     """The argv with nothing in it that differs between two machines of the same hardware."""
     agent = 2 if hardware.agent else None
     overlays = tuple(Path(f"/overlay{n}") for n in range(len(hardware.disks)))
-    usb = dict.fromkeys((USB_OWN, USB_REMOTE), "usb") if hardware.usb else {}
+    usb = "usb" if hardware.usb else ""
     return argv(hardware, Wiring(0, 1, agent, Memory("/memory"), overlays, usb=usb))
 
 
@@ -141,10 +140,8 @@ def _network(hardware: Hardware, wiring: Wiring) -> list[str]:
         for forward in hardware.forwards
     ]
     # Open to the guest in a restricted network, too (docs of libslirp's SlirpConfig, restricted).
-    options += [
-        f"guestfwd=tcp:{USB_ADDRESS}:{port}-cmd:{_escape(command)}"
-        for port, command in wiring.usb.items()
-    ]
+    if wiring.usb:
+        options.append(f"guestfwd=tcp:{USB_ADDRESS}:{USB_PORT}-cmd:{_escape(wiring.usb)}")
     # A clone has nobody to announce itself to, and a hundred clones would each take the time.
     device = f"virtio-net-pci,netdev=net,addr={_SLOT_NET:#x},romfile=,guest_announce=off"
     return ["-netdev", ",".join(options), "-device", device]

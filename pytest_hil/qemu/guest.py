@@ -34,8 +34,8 @@ from pytest_hil.shell.agent_command import Follow
 from pytest_hil.target import Command, Completed, Opened, Snapshot
 
 if TYPE_CHECKING:
+    from pytest_hil.attach.usb import Usb
     from pytest_hil.qemu.hardware import Hardware
-    from pytest_hil.qemu.usb import Usb
 
 Events = Callable[..., None]
 
@@ -100,7 +100,7 @@ class Guest(Opened):
         """Make a machine the one that this target is."""
         self._machine = machine
         if self._usb is not None:
-            self._usb.lost("its machine was replaced: restored, or switched on anew", machine=True)
+            self._usb.lost("its machine was replaced: restored, or switched on anew")
         self._reset_at = None
         machine.monitor.log = self._qmp_log
         machine.on_event = self._on_event
@@ -169,9 +169,10 @@ class Guest(Opened):
         with self._usb_lock:
             if self._usb is None:
                 # Most tests plug nothing in: they need not load it.
-                from pytest_hil.qemu.usb import Usb
+                from pytest_hil.attach.usb import Usb
+                from pytest_hil.qemu.usb_link import GuestLink
 
-                self._usb = Usb(self)
+                self._usb = Usb(GuestLink(self))
                 if self._record_to is not None:
                     self._usb.record(self._record_to)
                 if self._closed:

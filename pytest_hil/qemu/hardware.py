@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -92,11 +91,11 @@ class Wiring:
     memory: Memory
     overlays: tuple[Path, ...] = ()
     incoming: bool = False
-    usb: Mapping[int, str] = field(default_factory=dict)
+    usb: str = ""
 
 
 # In the guest's network, where nothing else is; QEMU itself answers there (-netdev user,guestfwd=).
 USB_ADDRESS = "10.0.2.100"
-USB_OWN, USB_REMOTE = 3240, 3241  # our own devices; another exporter's, through us
+USB_PORT = 3240
 
 AGENT_PORT = "org.pytest-hil.agent"

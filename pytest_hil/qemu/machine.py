@@ -112,7 +112,7 @@ class Machine:
                 memory=memory,
                 overlays=tuple(self.overlays.paths),
                 incoming=incoming,
-                usb=usb_gateway.commands(self.usb_name) if self.hardware.usb else {},
+                usb=usb_gateway.command(self.usb_name) if self.hardware.usb else "",
             )
             self.argv = tuple(cmdline.argv(self.hardware, wiring))
             self.console = Console(SocketTransport(console), name=name, history=history)

@@ -24,7 +24,6 @@ from typing import Any
 
 from pytest_hil.errors import HilError, InfrastructureError
 from pytest_hil.qemu import usb_handover
-from pytest_hil.qemu.hardware import USB_OWN, USB_REMOTE
 
 # Seconds for what a handover does at once.
 _PATIENCE = 5.0
@@ -35,11 +34,10 @@ def new_name() -> str:
     return f"pytest-hil-usb-{secrets.token_hex(16)}"
 
 
-def commands(name: str) -> dict[int, str]:
-    """What QEMU is to start for a connection, by the port that it is for."""
+def command(name: str) -> str:
+    """What QEMU is to start for a connection."""
     # -I: nothing of the user's environment; -S: no site-packages, which costs most of the start.
-    words = [sys.executable, "-I", "-S", str(Path(usb_handover.__file__)), name]
-    return {port: shlex.join([*words, str(port)]) for port in (USB_OWN, USB_REMOTE)}
+    return shlex.join([sys.executable, "-I", "-S", str(Path(usb_handover.__file__)), name])
 
 
 class Connection(socket.socket):
@@ -66,13 +64,13 @@ class Connection(socket.socket):
 
 
 class Gateway:
-    """Listens under a name until it is closed. ``arrived`` gets each connection and its port.
+    """Listens under a name until it is closed. ``arrived`` gets each connection.
 
     It is called in the gateway's thread, owns the socket, and must not wait.
     Raises InfrastructureError when somebody else has the name.
     """
 
-    def __init__(self, name: str, arrived: Callable[[socket.socket, int], None]) -> None:
+    def __init__(self, name: str, arrived: Callable[[socket.socket], object]) -> None:
         self._arrived = arrived
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -94,20 +92,19 @@ class Gateway:
                     peer, _address = self._listener.accept()
                 except OSError:
                     return  # closed
-                with peer, contextlib.suppress(OSError, ValueError, HilError):
+                with peer, contextlib.suppress(OSError, HilError):
                     if usb_handover.peer_uid(peer) == os.getuid():
                         self._take(peer)
 
     def _take(self, peer: socket.socket) -> None:
         peer.settimeout(_PATIENCE)
-        door, fds, _flags, _address = socket.recv_fds(peer, 16, 1)
+        _message, fds, _flags, _address = socket.recv_fds(peer, 16, 1)
         if not fds:
             return
         connection = Connection(fileno=fds[0])
         try:
-            port = int(door)
             os.set_inheritable(connection.fileno(), False)
-            self._arrived(connection, port)
+            self._arrived(connection)
         except BaseException:
             connection.close()
             raise

@@ -1,7 +1,7 @@
 """Run by QEMU for each connection of the guest's: gives that connection to us, and ends.
 
 A program of its own, with nothing but the standard library: it starts in 10 ms. Its standard
-input is the connection; its arguments are the name of our gateway and which door was used.
+input is the connection; its argument is the name of our gateway.
 """
 
 import os
@@ -22,7 +22,7 @@ def peer_uid(sock: socket.socket) -> int:
     return int(uid)
 
 
-def hand_over(name: str, door: str) -> int:
+def hand_over(name: str) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gateway:
         gateway.settimeout(PATIENCE)
         try:
@@ -30,7 +30,7 @@ def hand_over(name: str, door: str) -> int:
             # Names of this kind have no owner: anybody may have taken ours.
             if peer_uid(gateway) != os.getuid():
                 return 1
-            socket.send_fds(gateway, [door.encode()], [0])
+            socket.send_fds(gateway, [b"+"], [0])
             gateway.recv(1)  # it has it, or is gone
         except OSError:
             return 1

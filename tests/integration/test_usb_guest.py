@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hil.attach.attached import AttachedDevice
 from pytest_hil.bench import Bench
 from pytest_hil.errors import AttachFailed, ConfigError, NotThere, Unsupported
 from pytest_hil.qemu.guest import Guest
-from pytest_hil.qemu.usb_attached import AttachedDevice
 from pytest_hil.shell.agent_command import Follow
 from pytest_hil.usbip.device import Interface, Setup, VirtualDevice
 from pytest_hil.usbip.events import UsbEvent, assert_attached, parse_lines

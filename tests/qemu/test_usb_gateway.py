@@ -15,7 +15,6 @@ import pytest
 
 from pytest_hil.errors import InfrastructureError
 from pytest_hil.qemu import usb_gateway, usb_handover
-from pytest_hil.qemu.hardware import USB_OWN, USB_REMOTE
 from pytest_hil.qemu.usb_gateway import Gateway
 
 PATIENCE = 30.0
@@ -23,7 +22,7 @@ PATIENCE = 30.0
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 NOBODY = 65534
 
-Arrivals = queue.SimpleQueue[tuple[socket.socket, int]]
+Arrivals = queue.SimpleQueue[socket.socket]
 
 
 @contextlib.contextmanager
@@ -36,20 +35,18 @@ def loopback_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield one, other
 
 
-def hand_over(name: str, door: int, connection: socket.socket, *before: str) -> int:
+def hand_over(name: str, connection: socket.socket, *before: str) -> int:
     """What QEMU does for a connection; the program's exit code."""
-    argv = [*before, *shlex.split(usb_gateway.commands(name)[door])]
+    argv = [*before, *shlex.split(usb_gateway.command(name))]
     return subprocess.run(argv, stdin=connection.fileno(), check=False, timeout=PATIENCE).returncode
 
 
 def test_a_connection_arrives() -> None:
     name, arrived = usb_gateway.new_name(), Arrivals()
-    with Gateway(name, lambda sock, door: arrived.put((sock, door))), loopback_pair() as (a, b):
-        for door in (USB_OWN, USB_REMOTE):
-            assert hand_over(name, door, b) == 0
-            got, seen = arrived.get(timeout=PATIENCE)
-            with got:
-                assert seen == door
+    with Gateway(name, arrived.put), loopback_pair() as (a, b):
+        for _ in range(2):
+            assert hand_over(name, b) == 0
+            with arrived.get(timeout=PATIENCE) as got:
                 assert not os.get_inheritable(got.fileno())
                 got.sendall(b"hello")
                 assert a.recv(5) == b"hello"
@@ -62,35 +59,35 @@ def test_a_connection_arrives() -> None:
 
 def test_nobody_listens() -> None:
     with loopback_pair() as (_a, b):
-        assert hand_over(usb_gateway.new_name(), USB_OWN, b) == 1
+        assert hand_over(usb_gateway.new_name(), b) == 1
 
 
 def test_a_closed_gateway_frees_its_name() -> None:
     name = usb_gateway.new_name()
-    gateway = Gateway(name, lambda sock, _door: sock.close())
+    gateway = Gateway(name, socket.socket.close)
     with pytest.raises(InfrastructureError, match="cannot listen: Address already in use"):
-        Gateway(name, lambda sock, _door: sock.close())
+        Gateway(name, socket.socket.close)
     gateway.close()
     gateway.close()
-    Gateway(name, lambda sock, _door: sock.close()).close()
+    Gateway(name, socket.socket.close).close()
 
 
 def test_what_is_no_handover_is_dropped() -> None:
     name, arrived = usb_gateway.new_name(), Arrivals()
-    with Gateway(name, lambda sock, door: arrived.put((sock, door))), loopback_pair() as (_a, b):
-        for message, fds in ((b"3240", []), (b"door", [b.fileno()]), (b"", [])):
+    with Gateway(name, arrived.put), loopback_pair() as (_a, b):
+        for message in (b"+", b""):
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
                 peer.connect("\0" + name)
                 if message:
-                    socket.send_fds(peer, [message], fds)
+                    peer.send(message)
                 else:
                     peer.shutdown(socket.SHUT_WR)
                 peer.settimeout(PATIENCE)
                 with contextlib.suppress(ConnectionResetError):
                     assert peer.recv(1) == b""
         # It goes on.
-        assert hand_over(name, USB_OWN, b) == 0
-        arrived.get(timeout=PATIENCE)[0].close()
+        assert hand_over(name, b) == 0
+        arrived.get(timeout=PATIENCE).close()
         assert arrived.empty()
 
 
@@ -123,10 +120,10 @@ def test_another_users_program_gets_nothing_in() -> None:
                 return len(peer.recv(1))
             return 0
 
-    with Gateway(name, lambda sock, door: arrived.put((sock, door))), loopback_pair() as (_a, b):
+    with Gateway(name, arrived.put), loopback_pair() as (_a, b):
         assert exit_code(as_nobody(intrude)) == 0
-        assert hand_over(name, USB_OWN, b) == 0
-        arrived.get(timeout=PATIENCE)[0].close()
+        assert hand_over(name, b) == 0
+        arrived.get(timeout=PATIENCE).close()
         assert arrived.empty()
 
 
@@ -149,7 +146,7 @@ def test_another_users_gateway_gets_nothing_out() -> None:
     with loopback_pair() as (_a, b):
         while "@" + name not in read("/proc/net/unix"):
             assert os.waitpid(pid, os.WNOHANG) == (0, 0)
-        assert hand_over(name, USB_OWN, b) == 1
+        assert hand_over(name, b) == 1
     assert exit_code(pid) == 0
 
 
@@ -160,7 +157,7 @@ def read(path: str) -> str:
 
 def test_the_program_needs_nothing_but_python() -> None:
     """It starts in a guest's time: no site-packages, none of our package."""
-    argv = shlex.split(usb_gateway.commands("name")[USB_OWN])
+    argv = shlex.split(usb_gateway.command("name"))
     assert argv[:3] == [sys.executable, "-I", "-S"]
     assert argv[3] == usb_handover.__file__
     assert "pytest_hil" not in "".join(

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_hil.qemu.usb_capture import NAME, Tap
+from pytest_hil.attach.capture import NAME, Tap
 from pytest_hil.usbip.messages import Bytes, Device, Direction, IsoPacket, Speed, Submit
 from pytest_hil.usbip.urb import TransferType, Urb
 

@@ -1,16 +1,17 @@
-"""A USB device that is plugged into a machine."""
+"""A USB device that is plugged into a target."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_hil.attach.script import Answer
 from pytest_hil.errors import HilError, NotThere
-from pytest_hil.qemu.usb_script import Answer
 
 if TYPE_CHECKING:
-    from pytest_hil.qemu.usb import Usb
+    from pytest_hil.attach.usb import Usb
     from pytest_hil.usbip.urb import Exportable
 
 
@@ -18,7 +19,8 @@ class Source(Protocol):
     """Where a device comes from: our exporter, or another's."""
 
     busid: str
-    door: int
+    text: str
+    """Whose it is: another exporter's "host:port"; "" for ours."""
 
     @property
     def device(self) -> Exportable | None:
@@ -30,6 +32,9 @@ class Source(Protocol):
 
     def offer(self) -> None:
         """Make it ready to be taken."""
+
+    def arrived(self, connection: socket.socket, peer: str) -> None:
+        """The target has come for it. The connection is its own from now on."""
 
     def withdraw(self) -> None:
         """End it for whoever has it. May be called twice."""
@@ -79,12 +84,12 @@ class AttachedDevice:
 
     @property
     def interfaces(self) -> dict[str, str]:
-        """Each interface ("1.0") and the guest's driver for it ("" if none took it)."""
+        """Each interface ("1.0") and the target's driver for it ("" if none took it)."""
         return dict(self._answer.interfaces)
 
     @property
     def phases(self) -> list[tuple[str, float]]:
-        """How the guest came to have it: (name, its uptime in seconds)."""
+        """How the target came to have it: (name, its uptime in seconds)."""
         return list(self._answer.phases)
 
     @property

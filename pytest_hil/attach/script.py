@@ -1,4 +1,4 @@
-"""Asking the guest to attach and to detach, and reading what it answers."""
+"""Asking the target to attach and to detach, and reading what it answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pytest_hil.agent.protocol import STDOUT
 from pytest_hil.errors import AttachFailed, CommandTimeout
 from pytest_hil.target import Completed, UsbDevice
 
-SCRIPT = Path(__file__).with_name("usb_guest.sh")
+SCRIPT = Path(__file__).with_name("target.sh")
 
-# Seconds on top of what the script allows itself, for a guest that hardly runs.
+# Seconds on top of what the script allows itself, for a target that hardly runs.
 _GRACE = 15.0
 
 # What each phase waits for, in words.
 _PHASES = {
-    "": "the guest's shell",
+    "": "the target's shell",
     "usbip": "its usbip tool",
     "hub": "its kernel, to read the device's descriptors",
     "configure": "its kernel, to configure the device",
@@ -27,13 +27,13 @@ _PHASES = {
 }
 
 
-# Runs a command in the guest: argv, seconds, and what gets (stream, bytes) as they come.
+# Runs a command on the target: argv, seconds, and what gets (stream, bytes) as they come.
 Run = Callable[[Sequence[str], float, Callable[[int, bytes], None]], Completed]
 
 
 @dataclass(slots=True)
 class Answer:
-    """The script's words. ``phases`` are names and the guest's uptime in seconds."""
+    """The script's words. ``phases`` are names and the target's uptime in seconds."""
 
     phases: list[tuple[str, float]] = field(default_factory=list)
     port: int = -1
@@ -117,12 +117,14 @@ def ask(
     *,
     answer: Answer | None = None,
     heard: Callable[[str], object] = bool,
+    refused: Callable[[], str] = str,
     troubles: Callable[[], str] = str,
 ) -> Answer:
     """Run the script with these words, which allows itself ``timeout`` seconds.
 
     ``what`` begins the sentence of an error; ``answer`` is filled line by line, and ``heard`` gets
-    each line's first word; ``troubles`` says what went wrong on our side.
+    each line's first word; ``refused`` says whom we have sent away, ``troubles`` what the device's
+    handlers raised.
     Raises AttachFailed, Unsupported.
     """
     answer = Answer() if answer is None else answer
@@ -130,13 +132,14 @@ def ask(
 
     def fail(why: str) -> AttachFailed:
         kernel = "\n".join(answer.kernel)
+        why = "; ".join(filter(None, (why, refused())))
         return AttachFailed(what, why, phase=answer.phase, kernel=kernel, device=troubles())
 
     argv = ["/bin/sh", "-c", SCRIPT.read_text(), "hil-usb", *map(str, words)]
     try:
         done = run(argv, timeout + _GRACE, ear.take)
     except CommandTimeout as error:
-        raise fail(f"the guest did not answer within {timeout + _GRACE:g} s") from error
+        raise fail(f"the target did not answer within {timeout + _GRACE:g} s") from error
     if done.exit_code == 0:
         return answer
     said = _words(ear.stderr.decode(errors="replace"))
@@ -148,7 +151,7 @@ def ask(
             "ended": "the connection to its exporter ended",
             "port": "its usbip tool put it on no port",
             "refused": "its kernel gave the device up",
-        }.get(answer.failed, f"the guest says: {said}")
+        }.get(answer.failed, f"the target says: {said}")
     )
 
 

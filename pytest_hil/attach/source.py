@@ -1,4 +1,4 @@
-"""Where the devices of a guest come from."""
+"""Where the devices of a target come from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import socket
 import threading
 from collections import deque
 
+from pytest_hil.attach.relay import Relay
 from pytest_hil.errors import ConfigError, NotThere
-from pytest_hil.qemu.hardware import USB_OWN, USB_REMOTE
-from pytest_hil.qemu.usb_relay import Relay
 from pytest_hil.usbip.exporter import Exporter, Observer, Plugged
 from pytest_hil.usbip.messages import parse_address
 from pytest_hil.usbip.urb import Exportable
@@ -19,7 +18,7 @@ class OwnSource:
     """A device of ours, at the target's exporter. ``inner`` is the user's, ``device`` what is
     offered: that, or one that has faults."""
 
-    door = USB_OWN
+    text = ""
 
     def __init__(
         self,
@@ -52,6 +51,9 @@ class OwnSource:
             self._offered, busid=self.busid, observer=self._observer
         )
 
+    def arrived(self, connection: socket.socket, peer: str) -> None:
+        self._exporter.adopt(connection, peer=peer)
+
     def withdraw(self) -> None:
         if self._plugged is not None:
             self._plugged.unplug()
@@ -65,9 +67,8 @@ class OwnSource:
 
 
 class RemoteSource:
-    """A device of another exporter, which the host reaches and the guest does not."""
+    """A device of another exporter, which this host reaches."""
 
-    door = USB_REMOTE
     device = None
 
     def __init__(self, address: str, busid: str, timeout: float, where: str) -> None:
@@ -99,8 +100,7 @@ class RemoteSource:
                 mend="start it, and give its address as this host reaches it",
             ) from error
 
-    def arrived(self, connection: socket.socket) -> None:
-        """The guest's connection."""
+    def arrived(self, connection: socket.socket, peer: str) -> None:  # noqa: ARG002
         with self._lock:
             theirs, self._waiting = self._waiting, None
             if theirs is None:

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from pytest_hil.qemu.usb_relay import Relay
+from pytest_hil.attach.relay import Relay
 
 PATIENCE = 30.0
 

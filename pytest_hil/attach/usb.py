@@ -1,58 +1,55 @@
-"""USB devices in a guest: what ``hil.usb`` is on a QEMU machine.
+"""USB devices in a target: what ``hil.usb`` is on machines and on boards.
 
-The devices are exported over USB/IP; the guest's own tool attaches them, through a door in its
-restricted network (:mod:`~pytest_hil.qemu.usb_gateway`). Nothing of it is there before the first
-device, and nothing of it may be in a saved state: the connections end with the machine.
+The devices are exported over USB/IP; the target's own kernel attaches them, through a door that is
+open for just that long (:mod:`~pytest_hil.attach.link`). Nothing of it is there before the first
+device, and nothing of it may be in a saved state: the connections end with what the target runs on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_hil.attach import script
+from pytest_hil.attach.attached import AttachedDevice, Source
+from pytest_hil.attach.capture import Tap
+from pytest_hil.attach.link import Door, Link
+from pytest_hil.attach.script import Answer
+from pytest_hil.attach.source import OwnSource, RemoteSource
 from pytest_hil.errors import AttachFailed, HilError, NotThere, Unsupported
-from pytest_hil.qemu import usb_script
-from pytest_hil.qemu.hardware import USB_ADDRESS, USB_OWN
-from pytest_hil.qemu.usb_attached import AttachedDevice, Source
-from pytest_hil.qemu.usb_capture import Tap
-from pytest_hil.qemu.usb_gateway import Gateway
-from pytest_hil.qemu.usb_script import Answer
-from pytest_hil.qemu.usb_source import OwnSource, RemoteSource
-from pytest_hil.shell.agent_command import Follow
-from pytest_hil.target import Attached, Completed, UsbDevice
+from pytest_hil.target import Attached, UsbDevice
 from pytest_hil.usbip.events import UsbEvent, format_line
 from pytest_hil.usbip.exporter import Exporter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_hil.qemu.guest import Guest
     from pytest_hil.usbip.faults import UsbFault
     from pytest_hil.usbip.urb import Exportable
 
-# Seconds for the guest to see that a device is gone.
+# Seconds for the target to see that a device is gone.
 _GONE = 30.0
 
 
 class Usb:
     """See :class:`pytest_hil.target.UsbPort`. Safe to use from several threads."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._lock = threading.RLock()
         self._turn = threading.Lock()
         self._exporter: Exporter | None = None
-        self._gateway: Gateway | None = None
+        self._door: Door | None = None
         self._offered: dict[str, Source] = {}
         self._attached: list[AttachedDevice] = []
-        self._expected: Source | None = None
         self._listeners: list[Callable[[str], object]] = []
         self._count = 0
-        # How often the guest has lost everything.
+        # Whether what a dead run left there is gone.
+        self._swept = False
+        # How often the target has lost everything.
         self._losses = 0
         self._closed = False
         self.tap = Tap()
@@ -85,19 +82,15 @@ class Usb:
 
     def list(self) -> Sequence[UsbDevice]:
         answer = self._ask("its USB devices cannot be listed", ["list"], _GONE)
-        doors = {
-            (one.port, one.busid): one.source.text
-            for one in self._attached
-            if isinstance(one.source, RemoteSource)
-        }
-        own = f"{USB_ADDRESS}:{USB_OWN}"
+        # What came through a door of ours has another origin than that.
+        origins = {(one.port, one.busid): one.source.text for one in self._attached}
         return [
             UsbDevice(
                 port=one.port,
                 guest_busid=one.guest_busid,
                 vendor_id=one.vendor_id,
                 product_id=one.product_id,
-                remote=doors.get((one.port, one.busid), "" if one.remote == own else one.remote),
+                remote=origins.get((one.port, one.busid), one.remote),
                 busid=one.busid,
                 nodes=one.nodes,
             )
@@ -110,7 +103,7 @@ class Usb:
         found = [one for one in known if which is None or _is(one, which)]
         if which is not None and not found:
             there = ", ".join(f"{one.busid} at port {one.port}" for one in known) or "nothing"
-            raise NotThere(f"{which!r} is not attached to {self._guest.name}: there is {there}")
+            raise NotThere(f"{which!r} is not attached to {self._link.name}: there is {there}")
         for one in found:
             one.detach()
 
@@ -123,7 +116,7 @@ class Usb:
 
         return end
 
-    # --- what happens to the machine ---
+    # --- what happens to the target ---
 
     def record(self, directory: Path) -> None:
         """Transfers go into a file of this directory from now on."""
@@ -135,28 +128,22 @@ class Usb:
         if there:
             names = ", ".join(f"{one.device or one.busid}" for one in there)
             raise Unsupported(
-                self._guest.name,
+                self._link.name,
                 f"way to {what} while USB devices are attached: {names}",
                 mend="detach them first (hil.usb.detach()), and attach them again afterwards",
             )
 
-    def lost(self, why: str, *, machine: bool = False) -> None:
-        """The guest has lost all of its devices. Does not wait.
-
-        ``machine``: the machine behind it is another one from now on.
-        """
+    def lost(self, why: str) -> None:
+        """The target has lost all of its devices. Does not wait."""
         with self._lock:
             self._losses += 1
             gone, self._attached = self._attached, []
-            gateway = None
-            if machine:
-                gateway, self._gateway = self._gateway, None
         for one in gone:
             if one.lose(why):
                 self.tell("lost", **_name(one.source), port=one.port, why=why)
-        if gone or gateway is not None:
+        if gone:
             threading.Thread(
-                target=_release, args=(gone, gateway), name="hil-usb-release", daemon=True
+                target=_release, args=(gone,), name="hil-usb-release", daemon=True
             ).start()
 
     def close(self) -> None:
@@ -164,15 +151,17 @@ class Usb:
         with self._lock:
             self._closed = True
             gone, self._attached = self._attached, []
-            gateway, self._gateway = self._gateway, None
             exporter, self._exporter = self._exporter, None
+            door = self._door
         for one in gone:
             one.lose("the target was closed")
         with contextlib.ExitStack() as everything:
             everything.callback(self.tap.close)
             if exporter is not None:
                 everything.callback(exporter.close)
-            everything.callback(_release, gone, gateway)
+            everything.callback(_release, gone)
+            if door is not None:
+                everything.callback(door.close)
 
     # --- for what is attached ---
 
@@ -190,7 +179,7 @@ class Usb:
             attached.ready(answer, time.monotonic() - began)
             with self._lock:
                 if self._losses != losses or self._closed:
-                    raise NotThere(f"{source} is gone again: the machine restarted, or was closed")
+                    raise NotThere(f"{source} is gone again: the target restarted, or was closed")
                 self._attached.append(attached)
         except BaseException as error:
             self._withdraw(source)
@@ -202,11 +191,11 @@ class Usb:
         self.tell("attach", **facts)
 
     def detach_device(self, attached: AttachedDevice, timeout: float) -> None:
-        """By the guest's wish."""
+        """By the target's wish."""
         self._let_go(attached, "detach", "it was detached", timeout)
 
     def unplug_device(self, attached: AttachedDevice, timeout: float) -> None:
-        """Without asking the guest."""
+        """Without asking the target."""
         self._withdraw(attached.source)
         self._let_go(attached, "settle", "it was unplugged", timeout)
 
@@ -218,41 +207,43 @@ class Usb:
         return attached
 
     def _take(self, source: Source, began: float, timeout: float) -> Answer:
-        """Let the guest attach what is offered to it."""
+        """Let the target attach what is offered to it."""
         answer = Answer()
-        turn = _Turn(self._turn, self._expect, source)
+        what = f"{source} could not be attached to {self._link.name}"
+        with _Turn(self._turn) as turn:
+            door = self._link.open_door(source.arrived)
+            turn.at_end(door.close)
+            with self._lock:
+                self._door = door
+                known = " ".join(str(one.port) for one in self._attached)
 
-        def heard(word: str) -> None:
-            if word == "ids":
-                turn.end()
-                self.tell("enumerate", **_facts(source, answer, began))
+            def heard(word: str) -> None:
+                if word == "ids":
+                    turn.end()
+                    self.tell("enumerate", **_facts(source, answer, began))
 
-        where = (USB_ADDRESS, source.door, source.busid)
-        what = f"{source} could not be attached to {self._guest.name}"
-        try:
-            with turn:
-                with self._lock:
-                    known = " ".join(str(one.port) for one in self._attached)
-                words = ["attach", *where, round(timeout), known]
-                return self._ask(what, words, timeout, answer, heard, source.troubles)
-        except AttachFailed:
-            # The guest may have it on a port already.
-            self._withdraw(source)
-            with contextlib.suppress(HilError):
-                self._ask(what, ["forget", round(_GONE), *where], _GONE)
-            raise
-
-    def _expect(self, source: Source | None) -> None:
-        self._expected = source
+            where = (door.host, door.port, source.busid)
+            sweep = "" if self._swept else "sweep"
+            words = ["attach", *where, round(timeout), known, sweep]
+            try:
+                self._ask(what, words, timeout, answer, heard, door.refused, source.troubles)
+            except AttachFailed:
+                # The target may have it on a port already.
+                self._withdraw(source)
+                with contextlib.suppress(HilError):
+                    self._ask(what, ["forget", round(_GONE), *where], _GONE)
+                raise
+            self._swept = True
+        return answer
 
     def _let_go(self, attached: AttachedDevice, action: str, why: str, timeout: float) -> None:
         with self._lock:
             if attached in self._attached:
                 self._attached.remove(attached)
-        what = f"{attached.source} could not be taken from {self._guest.name}"
+        what = f"{attached.source} could not be taken from {self._link.name}"
         words = [action, round(timeout), f"{attached.port}/{attached.busid}"]
         try:
-            if self._guest.power.read():
+            if self._link.up:
                 self._ask(what, words, timeout)
         finally:
             self._withdraw(attached.source)
@@ -272,44 +263,34 @@ class Usb:
         timeout: float,
         answer: Answer | None = None,
         heard: Callable[[str], object] = bool,
+        refused: Callable[[], str] = str,
         troubles: Callable[[], str] = str,
     ) -> Answer:
-        def run(
-            argv: Sequence[str], limit: float, on_output: Callable[[int, bytes], None]
-        ) -> Completed:
-            follow = Follow(on_output)
-            return self._guest.run(argv, check=False, timeout=limit, follow=follow)
-
-        return usb_script.ask(
-            what, run, words, timeout, answer=answer, heard=heard, troubles=troubles
+        return script.ask(
+            what,
+            self._link.run,
+            words,
+            timeout,
+            answer=answer,
+            heard=heard,
+            refused=refused,
+            troubles=troubles,
         )
 
     def _open(self) -> Exporter:
         """The exporter, made if there is none. Raises NotThere when the target is closed."""
         with self._lock:
             if self._closed:
-                raise NotThere(f"the target {self._guest.name} is closed: it has no USB")
+                raise NotThere(f"the target {self._link.name} is closed: it has no USB")
             if self._exporter is None:
                 self._exporter = Exporter(port=None, events=self._heard)
-            if self._gateway is None:
-                self._gateway = Gateway(self._guest.machine.usb_name, self._arrived)
             return self._exporter
-
-    def _arrived(self, connection: socket.socket, door: int) -> None:
-        """In the gateway's thread."""
-        expected = self._expected
-        if door == USB_OWN and self._exporter is not None:
-            self._exporter.adopt(connection, peer=self._guest.name)
-        elif door != USB_OWN and isinstance(expected, RemoteSource):
-            expected.arrived(connection)
-        else:
-            connection.close()
 
     # --- events ---
 
     def tell(self, what: str, **facts: Any) -> None:
         """Something happened: for events.jsonl, and for those who want lines."""
-        self._guest.tell("usb", what=what, **facts)
+        self._link.tell("usb", what=what, **facts)
         if self._listeners:
             # A traceback is nothing for one line.
             plain = {key: fact for key, fact in facts.items() if key != "traceback"}
@@ -327,42 +308,37 @@ class Usb:
 
 
 class _Turn:
-    """The time from the guest's usbip until its kernel has read the device: one at a time.
+    """The time from the target's usbip until its kernel has read the device: one at a time.
 
     Two of the tool at once may choose the same port, and the second then tries it for ever; and it
     ends with an error where a device has a number but is not in sysfs yet (Linux, tools/usb/usbip,
     usbip_attach.c import_device, vhci_driver.c parse_status). The kernel's hub thread takes its
-    ports one by one in any case. A connection through the door to other exporters does not say
-    which of them it is for, either.
+    ports one by one in any case. A connection does not say whose device it is for, either.
     """
 
-    def __init__(
-        self, lock: threading.Lock, expect: Callable[[Source | None], None], source: Source
-    ) -> None:
+    def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
-        self._expect = expect
-        self._source = source
-        self._mine = False
+        self._with_it = contextlib.ExitStack()
 
     def __enter__(self) -> _Turn:
         self._lock.acquire()
-        self._mine = True
-        self._expect(self._source)
+        self._with_it.callback(self._lock.release)
         return self
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """To be done before the next one's turn."""
+        self._with_it.callback(call)
 
     def end(self) -> None:
         """The next may come. May be called twice."""
-        if self._mine:
-            self._mine = False
-            self._expect(None)
-            self._lock.release()
+        self._with_it.close()
 
     def __exit__(self, *exc: object) -> None:
         self.end()
 
 
 def _name(source: Source) -> dict[str, Any]:
-    remote = {"remote": source.text} if isinstance(source, RemoteSource) else {}
+    remote = {"remote": source.text} if source.text else {}
     return {"busid": source.busid, **remote}
 
 
@@ -385,8 +361,6 @@ def _is(attached: AttachedDevice, which: Attached | int | str) -> bool:
     return which is attached
 
 
-def _release(gone: Sequence[AttachedDevice], gateway: Gateway | None) -> None:
-    if gateway is not None:
-        gateway.close()
+def _release(gone: Sequence[AttachedDevice]) -> None:
     for one in gone:
         one.source.withdraw()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pytest_hil.agent.protocol import STDERR, STDOUT
+from pytest_hil.attach.script import SCRIPT, Answer, ask
 from pytest_hil.errors import AttachFailed, CommandTimeout
-from pytest_hil.qemu.usb_script import SCRIPT, Answer, ask
 from pytest_hil.target import Completed, UsbDevice
 
 ATTACHED = """\
@@ -97,7 +97,7 @@ def test_how_far_it_came() -> None:
         ("failed usbip\n", "", "its usbip says: nothing"),
         ("failed vhci\n", "", "its kernel has no vhci_hcd"),
         ("failed ended\n", "", "the connection to its exporter ended"),
-        ("", "sh: syntax error\n", "the guest says: sh: syntax error"),
+        ("", "sh: syntax error\n", "the target says: sh: syntax error"),
     ],
 )
 def test_why_it_failed(stdout: str, stderr: str, said: str) -> None:
