@@ -20,8 +20,8 @@ class Door(Protocol):
     """Where the target finds it."""
     port: int
 
-    def refused(self) -> str:
-        """Who came and was sent away; "" if nobody was."""
+    def why_not(self) -> str:
+        """Why it may be that no device came through it, as a sentence; "" if nothing is known."""
 
     def close(self) -> None:
         """What came through it stays. May be called twice, from any thread."""

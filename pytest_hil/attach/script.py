@@ -117,14 +117,14 @@ def ask(
     *,
     answer: Answer | None = None,
     heard: Callable[[str], object] = bool,
-    refused: Callable[[], str] = str,
+    why_not: Callable[[], str] = str,
     troubles: Callable[[], str] = str,
 ) -> Answer:
     """Run the script with these words, which allows itself ``timeout`` seconds.
 
     ``what`` begins the sentence of an error; ``answer`` is filled line by line, and ``heard`` gets
-    each line's first word; ``refused`` says whom we have sent away, ``troubles`` what the device's
-    handlers raised.
+    each line's first word; ``why_not`` says why the target may not have come to our exporter,
+    ``troubles`` what the device's handlers raised.
     Raises AttachFailed, Unsupported.
     """
     answer = Answer() if answer is None else answer
@@ -132,7 +132,8 @@ def ask(
 
     def fail(why: str) -> AttachFailed:
         kernel = "\n".join(answer.kernel)
-        why = "; ".join(filter(None, (why, refused())))
+        if answer.phases and answer.phases[-1][0] == "usbip":
+            why = "; ".join(filter(None, (why, why_not())))
         return AttachFailed(what, why, phase=answer.phase, kernel=kernel, device=troubles())
 
     argv = ["/bin/sh", "-c", SCRIPT.read_text(), "hil-usb", *map(str, words)]
@@ -145,8 +146,13 @@ def ask(
     said = _words(ear.stderr.decode(errors="replace"))
     raise fail(
         {
-            "vhci": "its kernel has no vhci_hcd (CONFIG_USBIP_VHCI_HCD)",
+            "vhci": "its kernel has no vhci_hcd (CONFIG_USBIP_VHCI_HCD), also not as a module",
+            "root": "only root may attach USB devices, and its shell is another user's",
+            "tool": "it has no usbip tool (Debian: usbip), and neither bash nor busybox's nc "
+            "that could do without",
             "usbip": f"its usbip says: {said}",
+            "import": f"without a usbip tool it could not import the device: {said}",
+            "detach": f"its kernel does not detach it: {said}",
             "late": f"it took longer than {timeout:g} s",
             "ended": "the connection to its exporter ended",
             "port": "its usbip tool put it on no port",

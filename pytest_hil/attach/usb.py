@@ -219,6 +219,7 @@ class Usb:
 
             def heard(word: str) -> None:
                 if word == "ids":
+                    self._swept = True
                     turn.end()
                     self.tell("enumerate", **_facts(source, answer, began))
 
@@ -226,14 +227,13 @@ class Usb:
             sweep = "" if self._swept else "sweep"
             words = ["attach", *where, round(timeout), known, sweep]
             try:
-                self._ask(what, words, timeout, answer, heard, door.refused, source.troubles)
+                self._ask(what, words, timeout, answer, heard, door.why_not, source.troubles)
             except AttachFailed:
                 # The target may have it on a port already.
                 self._withdraw(source)
                 with contextlib.suppress(HilError):
                     self._ask(what, ["forget", round(_GONE), *where], _GONE)
                 raise
-            self._swept = True
         return answer
 
     def _let_go(self, attached: AttachedDevice, action: str, why: str, timeout: float) -> None:
@@ -263,7 +263,7 @@ class Usb:
         timeout: float,
         answer: Answer | None = None,
         heard: Callable[[str], object] = bool,
-        refused: Callable[[], str] = str,
+        why_not: Callable[[], str] = str,
         troubles: Callable[[], str] = str,
     ) -> Answer:
         return script.ask(
@@ -273,7 +273,7 @@ class Usb:
             timeout,
             answer=answer,
             heard=heard,
-            refused=refused,
+            why_not=why_not,
             troubles=troubles,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,6 +16,7 @@ from pytest_hil.errors import HilError, InfrastructureError, Unsupported
 from pytest_hil.target import Command, Completed, Opened, Snapshot
 
 if TYPE_CHECKING:
+    from pytest_hil.attach.usb import Usb
     from pytest_hil.console.session import Console
     from pytest_hil.crash_watch import RulesOf
 
@@ -42,6 +45,10 @@ class Board(Opened):
         self.arch = station.target.arch
         self.features = station.target.all_features
         self._power = BoardPower(station, self._leaving)
+        self._usb: Usb | None = None
+        self._usb_lock = threading.Lock()
+        self._record_to: Path | None = None
+        station.on_down = self._down
 
     # --- for the bench and the plugin ---
 
@@ -69,6 +76,13 @@ class Board(Opened):
         if events is not None:
             self._station.events = events
         self.console.record(directory)
+        self._record_to = directory
+        if self._usb is not None:
+            self._usb.record(directory)
+
+    def tell(self, kind: str, **facts: object) -> None:
+        """Something happened to what is connected to it."""
+        self._station.events(kind, **facts)
 
     # --- the contract ---
 
@@ -151,13 +165,31 @@ class Board(Opened):
             self._station.reset()
 
     @property
-    def usb(self) -> NoReturn:
-        raise Unsupported(
-            self.name,
-            "USB that devices can be attached to: it is a board",
-            mend="where the board has usbip(8) and vhci-hcd, export a device to it "
-            '(pytest_hil.usbip.exporter) and attach it by hil.run("usbip attach …")',
-        )
+    def usb(self) -> Usb:
+        own = self._station.target.usb
+        if own is None:
+            raise Unsupported(
+                self.name,
+                "USB that devices can be attached to: boards.toml does not say how",
+                mend=f"where its kernel has vhci_hcd, add to [target.{self.name}] "
+                'usb = {address = "this host as the board reaches it", allow = ["the board"]}',
+            )
+        with self._usb_lock:
+            if self._usb is None:
+                # Most tests plug nothing in: they need not load it.
+                from pytest_hil.attach.usb import Usb
+                from pytest_hil.board.usb import BoardLink
+
+                self._usb = Usb(BoardLink(self, self._station, own))
+                if self._record_to is not None:
+                    self._usb.record(self._record_to)
+                if self._closed:
+                    self._usb.close()
+            return self._usb
+
+    def _down(self, why: str) -> None:
+        if self._usb is not None:
+            self._usb.lost(why)
 
     def snapshot(self, name: str = "") -> Snapshot:  # noqa: ARG002
         raise Unsupported(self.name, "snapshots: it is a board")
@@ -174,8 +206,14 @@ class Board(Opened):
     def close(self) -> None:
         if self._closed:
             return
+        if self._usb is not None:
+            # The board lives on: what it does not let go of, it loses.
+            with contextlib.suppress(HilError):
+                self._usb.detach()
+            self._usb.close()
         self._leaving("close")
         self._closed = True
+        self._station.on_down = bool
         self.console.record(None)
         self._station.events = lambda *_args, **_facts: None
         self._on_close()

@@ -55,6 +55,7 @@ class Station:
     adapter may be powered by the board.
 
     ``state`` is a stage's name, "off", or None when nobody knows. ``events`` gets (kind, **facts).
+    ``on_down`` is told why all that ran on it is gone.
     Raises ConfigError and InfrastructureError of all kinds.
     """
 
@@ -68,6 +69,7 @@ class Station:
         # Whether it left that by itself, is booting, and nobody has typed anything since.
         self._boots = False
         self.crash_watch: CrashWatch | None = None
+        self.on_down: Callable[[str], object] = bool
         self._progress = progress
         self._stages = open_stages(target.boot)
         self._shell: SerialShell | SshShell | None = None
@@ -236,6 +238,7 @@ class Station:
         self._line.unpowered()
         self.state = OFF
         self.events("boot", move="off", seconds=round(time.monotonic() - began, 3))
+        self.on_down("the board was switched off")
 
     def is_on(self) -> bool:
         """Whether it has power; as far as is known where the switch cannot say."""
@@ -256,10 +259,16 @@ class Station:
             self.console.skip(self.console.mark())
             self._reset.off()
         self.events("reset")
+        self.on_down("the board was reset")
         for step in path(self._stages, OFF, self.last)[1:]:
             self._go(step)
 
     # --- what is at the end of it ---
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether it is where commands can be run."""
+        return bool(self._stages) and self.state == self.last
 
     def shell(self, what: str) -> SerialShell | SshShell:
         """The shell at the last stage. Raises Unsupported, and NotThere when it is elsewhere."""

@@ -13,6 +13,7 @@ from pytest_hil.board.check import check
 from pytest_hil.board.schema import SHARED, boards_schema
 from pytest_hil.config import BoardTarget, Config, load
 from pytest_hil.config.driver import Nothing, Section, keys
+from pytest_hil.config.usb import BoardUsb
 from pytest_hil.errors import ConfigError, HilError, nearest
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def _facts(board: BoardTarget) -> dict[str, Any]:
             found[name] = _options("power" if name == "reset" else name, section)
     for number, section in enumerate(board.boot, 1):
         found[f"boot {number}"] = _options("boot", section)
+    if board.usb is not None:
+        found["usb"] = {one.name: str(getattr(board.usb, one.name)) for one in keys(BoardUsb)}
     return found
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_hil.config import values
+from pytest_hil.config import usb, values
 from pytest_hil.config.described import array_of, described
 from pytest_hil.config.driver import Section, section
 from pytest_hil.config.tables import Check, Problems, plain, read_keys
+from pytest_hil.config.usb import BoardUsb
 from pytest_hil.config.values import BadValue, wrong_kind
 from pytest_hil.errors import ConfigError
 
@@ -26,7 +27,8 @@ class BoardTarget:
 
     ``boot``: its stages in their order. ``between``: what happens between two tests: nothing
     ("keep"), a reset, or a power cycle. ``env``: for every command. ``tags``: words by which tests
-    and people choose it. ``place``: what a labgrid coordinator calls it ("": by its name).
+    and people choose it. ``place``: what a labgrid coordinator calls it ("": by its name). ``usb``:
+    how USB devices of this host come to it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class BoardTarget:
     env: tuple[tuple[str, str], ...] = ()
     between: str = "keep"
     place: str = ""
+    usb: BoardUsb | None = None
 
     @property
     def words(self) -> frozenset[str]:
@@ -55,6 +58,8 @@ class BoardTarget:
             found.add("power")
         if self.boot or self.shell is not None:
             found.add("shell")
+        if self.usb is not None:
+            found.add("usb")
         return frozenset(found)
 
 
@@ -105,8 +110,12 @@ def read(
             value = [value]
         return values.array(value, lambda each: one(each, where), "an array of tables")
 
+    def devices(value: object, where: Path) -> BoardUsb | None:
+        return usb.read(value, where, prefix=f"[target.{name}.usb] ", problems=problems)
+
     checks = {
         **KEYS,
+        "usb": devices,
         "boot": stages,
         **{key: part(key) for key in ("console", "power", "reset", "shell")},
     }

@@ -15,6 +15,7 @@ from pytest_hil.config import board, lab, tables
 from pytest_hil.config.described import description
 from pytest_hil.config.driver import checks_of, keys
 from pytest_hil.config.tables import Check
+from pytest_hil.config.usb import BoardUsb
 from pytest_hil.config.values import NAME, BadValue, WrongKind
 
 Schema = dict[str, Any]
@@ -68,15 +69,24 @@ def table(checks: Mapping[str, Check], *, required: Iterable[str] = ()) -> Schem
 
 def options(driver: str, *kinds: type) -> Schema:
     """A driver's table: ``kinds`` are the dataclasses of its keys."""
-    found = table({name: check for kind in kinds for name, check in checks_of(kind).items()})
-    for one in (one for kind in kinds for one in keys(kind)):
+    found = keyed(*kinds)
+    found["properties"]["driver"] = {"const": driver}
+    return found | {"required": ["driver", *found.get("required", [])]}
+
+
+def keyed(*kinds: type) -> Schema:
+    """The table of the keys that these dataclasses declare."""
+    known = [one for kind in kinds for one in keys(kind)]
+    found = table(
+        {name: check for kind in kinds for name, check in checks_of(kind).items()},
+        required=[one.name for one in known if one.required],
+    )
+    for one in known:
         own = found["properties"][one.name]
         own["description"] = one.help
         if isinstance(one.default, bool | int | float | str) and one.default != "":
             own["default"] = one.default
-    found["properties"]["driver"] = {"const": driver}
-    wanted = [one.name for kind in kinds for one in keys(kind) if one.required]
-    return found | {"required": ["driver", *wanted]}
+    return found
 
 
 def section(drivers: Mapping[str, Schema], kind: str) -> Schema:
@@ -100,6 +110,7 @@ def document(drivers: Mapping[str, Mapping[str, Schema]]) -> Schema:
         **{kind: sections[kind] for kind in ("console", "power", "shell")},
         "reset": sections["power"],
         "boot": stages,
+        "usb": keyed(BoardUsb),
     }
     machine, physical = table(tables.TARGET_KEYS), table(board.KEYS)
     physical["properties"] |= parts

@@ -48,7 +48,7 @@ class GuestDoor:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def refused(self) -> str:
+    def why_not(self) -> str:
         return ""
 
     def close(self) -> None:
