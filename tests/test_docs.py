@@ -305,6 +305,15 @@ def test_wrong_commands_are_seen(line: str, problem: str) -> None:
     assert bool(problem) == bool(list(problems(line)))
 
 
+def test_every_key_of_a_boards_usb_is_documented() -> None:
+    from pytest_hil.config.driver import keys
+    from pytest_hil.config.usb import BoardUsb
+
+    text = (ROOT / "docs" / "reference" / "boards-toml.md").read_text()
+    part = text.partition("\n`usb`:\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) == [one.name for one in keys(BoardUsb)]
+
+
 @pytest.mark.parametrize("kind", ["boot", "console", "power"])
 def test_every_driver_and_its_keys_are_documented(kind: str) -> None:
     from pytest_hil.board import drivers

@@ -121,7 +121,8 @@ def _facts(board: BoardTarget) -> dict[str, Any]:
     for number, section in enumerate(board.boot, 1):
         found[f"boot {number}"] = _options("boot", section)
     if board.usb is not None:
-        found["usb"] = {one.name: str(getattr(board.usb, one.name)) for one in keys(BoardUsb)}
+        values = {one.name: getattr(board.usb, one.name) for one in keys(BoardUsb)}
+        found["usb"] = values | {"allow": ", ".join(board.usb.allow)}
     return found
 
 

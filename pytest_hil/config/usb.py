@@ -31,7 +31,9 @@ def _allow(value: object) -> tuple[str, ...]:
     def check(one: object) -> str:
         text = values.text(one)
         try:
-            return text if text == "*" else str(ipaddress.ip_network(text, strict=False))
+            if text != "*":
+                ipaddress.ip_network(text, strict=False)
+            return text
         except ValueError:
             raise BadValue(
                 f"{shown(text)} is no address and no network",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
+from pytest_hil.errors import Unsupported
 from pytest_hil.plugin import options
 from pytest_hil.plugin.artifacts import directory_of
 from pytest_hil.plugin.items import worker_id
@@ -67,8 +69,8 @@ class UsbLog:
     def follow(self, target: Target) -> None:
         """Write down what happens to this target's devices from now on."""
         if target not in self._known:
-            self._known.add(target)
             target.usb.log(self.write)
+            self._known.add(target)
 
     def write(self, line: str) -> None:
         with self._lock:
@@ -90,7 +92,9 @@ class UsbLog:
 def pytest_hil_ready(target: Target, item: pytest.Item) -> None:
     log = item.config.stash.get(_LOG, None)
     if log is not None and "usb" in target.features:
-        log.follow(target)
+        # A board's features are also words of its owner's: it may have another kind of USB.
+        with contextlib.suppress(Unsupported):
+            log.follow(target)
 
 
 class HilUsb:

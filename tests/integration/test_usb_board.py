@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -16,13 +22,15 @@ from pytest_hil.board.board import Board
 from pytest_hil.cache import Cache
 from pytest_hil.config import DebianImage
 from pytest_hil.errors import AttachFailed, NotThere, Unsupported
+from pytest_hil.lab.lease import DIRECTORY
 from pytest_hil.progress import silent
 from pytest_hil.qemu.hardware import AGENT_PORT
 from pytest_hil.qemu.image import resolve
+from pytest_hil.rig.outside import HeldPort
 from pytest_hil.usbip.events import parse_lines
 from pytest_hil.usbip.exporter import Exporter
 from pytest_hil.usbip.virtual.cdc_acm import SerialPort
-from pytest_hil.usbip.virtual.hid import Keyboard
+from pytest_hil.usbip.virtual.hid import Keyboard, Mouse
 from pytest_hil.usbip.virtual.mass_storage import MassStorage
 
 pytestmark = pytest.mark.machine
@@ -30,6 +38,7 @@ pytestmark = pytest.mark.machine
 PATIENCE = 60.0
 # This host, as QEMU's user network has it for its guest, whose connections come from loopback.
 HOST = "10.0.2.2"
+NODES = ("event", "ttyACM", "sd", "event")
 USBIP = "/usr/sbin/usbip"
 TARGET = """
 [target.{name}]
@@ -45,6 +54,10 @@ USB = {
     "wide": f'usb = {{address = "{HOST}", listen = "0.0.0.0", allow = ["10.9.8.0/24"]}}',
     "lost": 'usb = {address = "127.0.0.1"}',
     "without": "",
+    "ssh": f"""
+usb = {{address = "{HOST}", listen = "127.0.0.1"}}
+shell = {{driver = "ssh", host = "127.0.0.1", port = PORT, identity = "key", known_hosts = "known"}}
+""",
 }
 
 
@@ -52,21 +65,24 @@ USB = {
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a board that nobody has switched on is described, in several ways."""
     directory = tmp_path_factory.mktemp("board")
-    image = DebianImage(name="usb-board", packages=("bash",))
+    image = DebianImage(name="usb-board", packages=("bash", "dropbear-bin"))
     built = resolve(image, arch="x86_64", cache=Cache.default(), progress=silent)
     sockets = {name: directory / name for name in ("console", "qmp")}
     text = "".join(TARGET.format(name=name, usb=usb, **sockets) for name, usb in USB.items())
-    (directory / "boards.toml").write_text(text)
+    ssh = HeldPort()
+    (directory / "boards.toml").write_text(text.replace("PORT", str(ssh.number)))
     argv = [
         *("qemu-system-x86_64", "-S", "-no-shutdown", "-nodefaults", "-display", "none"),
         *("-machine", "q35", "-accel", "tcg", "-cpu", "max,-erms", "-m", "256M"),
         *("-kernel", str(built.kernel), "-initrd", str(built.initrd), "-append", built.append),
-        *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{ssh.number}-:22"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
         # Its agent has nobody to speak to.
         *("-device", "virtio-serial-pci", "-chardev", "null,id=agent"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
     ]
     with ExitStack() as everything:
+        everything.callback(ssh.close)
         fds = []
         for name, path in sockets.items():
             listening = everything.enter_context(socket.socket(socket.AF_UNIX))
@@ -186,6 +202,59 @@ def test_what_a_dead_run_left(board: Board) -> None:
         board.run("usbip detach -p 00 || usbip detach -p 01")
 
 
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "test_usb.py"
+
+RUN = """
+import sys
+from pathlib import Path
+from pytest_hil.bench import Bench, Settings
+from pytest_hil.usbip.virtual.cdc_acm import SerialPort
+
+root = Path(sys.argv[1])
+with Bench(Settings(root=root, lab=root / "lab")) as bench:
+    attached = bench.open(bench.describe("board")).usb.attach(SerialPort())
+    print(attached.node("ttyACM"), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_of_pytest(root: Path, tmp_path: Path) -> None:
+    """The test that plugs a device into a machine does so at a board."""
+    argv = [
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(EXAMPLE), "-rs"),
+        *("-k", "test_a_serial_port", f"--rootdir={tmp_path}"),
+        *(f"--hil-boards={root / 'boards.toml'}", "--hil-target=board"),
+        *(f"--hil-artifacts={tmp_path / 'runs'}", f"--hil-usb-log={tmp_path / 'log'}"),
+    ]
+    env = {**os.environ, DIRECTORY: str(root / "lab")}
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert len(list(tmp_path.glob("runs/*/*/usb.pcap"))) == 1
+    (events,) = tmp_path.glob("runs/*/*test_a_serial_port*/events.jsonl")
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert "attach" in [one["what"] for one in told if one["kind"] == "usb"]
+    log = parse_lines((tmp_path / "log").read_text().splitlines())
+    assert [one.what for one in log].count("detach") == 1
+
+
+def test_a_killed_run(root: Path) -> None:
+    argv = [sys.executable, "-c", RUN, str(root)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"/dev/ttyACM0\n"
+        run.kill()
+    with opened(root) as board:
+        port = SerialPort(timeout=PATIENCE)
+        with board.usb.attach(port) as attached:
+            assert len(board.usb.list()) == 1
+            tty = attached.node("ttyACM0")
+            board.run(f"stty -F {tty} raw -echo; echo next > {tty}")
+            assert port.readline() == b"next\n"
+
+
 def test_another_exporters_device(board: Board) -> None:
     with Exporter() as exporter:
         address = "{}:{}".format(*exporter.address)
@@ -197,6 +266,29 @@ def test_another_exporters_device(board: Board) -> None:
         plugged.wait_released(PATIENCE)
         with pytest.raises(AttachFailed, match="its usbip says: usbip: error"):
             board.usb.attach_remote(address, "9-9")
+
+
+def test_several_at_once_over_ssh(root: Path) -> None:
+    with opened(root) as board:
+        key = root / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        board.run("mkdir -p /root/.ssh /etc/dropbear")
+        board.put(f"{key}.pub", "/root/.ssh/authorized_keys", mode=0o600)
+        board.run("dropbearkey -t ed25519 -f /etc/dropbear/key")
+        board.run("dropbear -r /etc/dropbear/key")
+        found = board.run("dropbearkey -y -f /etc/dropbear/key").stdout
+        public = next(line for line in found.splitlines() if line.startswith("ssh-"))
+    port = re.search(r"port = (\d+)", (root / "boards.toml").read_text())
+    assert port
+    (root / "known").write_text(f"[127.0.0.1]:{port[1]} {public}\n")
+    with opened(root, "ssh") as board:
+        devices = [Keyboard(), SerialPort(), MassStorage(2**16), Mouse()]
+        with ThreadPoolExecutor() as threads:
+            attached = list(threads.map(board.usb.attach, devices))
+        assert len({one.port for one in attached}) == len(board.usb.list()) == len(devices)
+        assert [bool(one.node(name)) for one, name in zip(attached, NODES, strict=True)]
+        board.usb.detach()
+        assert board.usb.list() == []
 
 
 @contextmanager
