@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def ask(
             why = "; ".join(filter(None, (why, why_not())))
         return AttachFailed(what, why, phase=answer.phase, kernel=kernel, device=troubles())
 
-    argv = ["/bin/sh", "-c", SCRIPT.read_text(), "hil-usb", *map(str, words)]
+    argv = ["/bin/sh", "-c", _text(), "hil-usb", *map(str, words)]
     try:
         done = run(argv, timeout + _GRACE, ear.take)
     except CommandTimeout as error:
@@ -159,6 +160,13 @@ def ask(
             "refused": "its kernel gave the device up",
         }.get(answer.failed, f"the target says: {said}")
     )
+
+
+@functools.cache
+def _text() -> str:
+    """The script without its comments: a serial line takes a tenth of a second for a kilobyte."""
+    lines = SCRIPT.read_text().splitlines()
+    return "\n".join(one for one in lines if not one.lstrip().startswith("#"))
 
 
 def _words(stderr: str) -> str:

@@ -96,6 +96,10 @@ def test_how_far_it_came() -> None:
         ("failed usbip\n", "usbip: error: import\n", "its usbip says: usbip: error: import"),
         ("failed usbip\n", "", "its usbip says: nothing"),
         ("failed vhci\n", "", "its kernel has no vhci_hcd"),
+        ("failed root\n", "", "only root may attach USB devices"),
+        ("failed tool\n", "", "it has no usbip tool .*, and neither bash nor busybox's nc"),
+        ("failed import\n", "all ports", "it could not import the device: all ports"),
+        ("failed detach\n", "sh: write error", "its kernel does not detach it: sh: write error"),
         ("failed ended\n", "", "the connection to its exporter ended"),
         ("", "sh: syntax error\n", "the target says: sh: syntax error"),
     ],
@@ -114,5 +118,24 @@ def test_a_guest_that_does_not_answer() -> None:
         ask("it failed", run, ["attach"], 10)
 
 
-def test_the_script_is_one_for_every_shell() -> None:
-    subprocess.run(["sh", "-n", str(SCRIPT)], check=True, timeout=30)
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])
+def test_the_script_is_one_for_every_shell(shell: str) -> None:
+    guest = Words("")
+    ask("", guest.run, ["list"], 10)
+    argv = [*shell.split(), "-n"]
+    subprocess.run([*argv, str(SCRIPT)], check=True, timeout=30)
+    subprocess.run(argv, input=guest.argv[2], text=True, check=True, timeout=30)
+    assert "\n#" not in guest.argv[2]
+
+
+def test_why_it_did_not_come() -> None:
+    """Said of what failed on the way to us, and of nothing else."""
+
+    def why(stdout: str) -> str:
+        with pytest.raises(AttachFailed) as failed:
+            ask("it failed", Words(stdout, code=1).run, ["attach"], 9, why_not=lambda: "a wall")
+        return str(failed.value).splitlines()[0]
+
+    assert "its usbip says: nothing; a wall (it came as" in why("phase usbip 1.0\nfailed usbip\n")
+    assert "a wall" not in why("phase usbip 1.0\nphase hub 1.1\nfailed late\n")
+    assert "a wall" not in why("failed vhci\n")

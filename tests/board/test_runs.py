@@ -82,6 +82,18 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield Site(rig, tmp_path)
 
 
+def test_a_board_whose_owner_calls_something_usb(site: Site) -> None:
+    """Nothing can be attached to it: it has no events of that."""
+    boards = site.root / "boards.toml"
+    text = site.rig.boards_toml.read_text()
+    assert 'features = ["rig"]' in text
+    boards.write_text(text.replace('features = ["rig"]', 'features = ["rig", "usb"]'))
+    (site.root / "test_it.py").write_text(COUNT.format(tests=1))
+    words = (f"--hil-boards={boards}", f"--hil-usb-log={site.root / 'log'}")
+    code, out = site.run(*words, target="rig1")
+    assert code == 0, out
+
+
 def test_a_board_is_a_target(site: Site) -> None:
     (site.root / "test_it.py").write_text(
         COUNT.format(tests=3)

@@ -65,7 +65,7 @@ shell = {{driver = "ssh", host = "127.0.0.1", port = PORT, identity = "key", kno
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a board that nobody has switched on is described, in several ways."""
     directory = tmp_path_factory.mktemp("board")
-    image = DebianImage(name="usb-board", packages=("bash", "dropbear-bin"))
+    image = DebianImage(name="usb-board", packages=("bash", "dash", "dropbear-bin"))
     built = resolve(image, arch="x86_64", cache=Cache.default(), progress=silent)
     sockets = {name: directory / name for name in ("console", "qmp")}
     text = "".join(TARGET.format(name=name, usb=usb, **sockets) for name, usb in USB.items())
@@ -272,8 +272,9 @@ def test_several_at_once_over_ssh(root: Path) -> None:
     with opened(root) as board:
         key = root / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        board.run("mkdir -p /root/.ssh /etc/dropbear")
-        board.put(f"{key}.pub", "/root/.ssh/authorized_keys", mode=0o600)
+        public = (root / "key.pub").read_text()
+        board.run("umask 077; mkdir -p ~/.ssh; cat > ~/.ssh/authorized_keys", input=public)
+        board.run("mkdir -p /etc/dropbear")
         board.run("dropbearkey -t ed25519 -f /etc/dropbear/key")
         board.run("dropbear -r /etc/dropbear/key")
         found = board.run("dropbearkey -y -f /etc/dropbear/key").stdout
@@ -303,6 +304,28 @@ def without(board: Board, *paths: str) -> Iterator[None]:
         board.run("set -e; " + "; ".join(back))
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_board_with_another_shell(board: Board, shell: str) -> None:
+    before = board.run("readlink -f /bin/sh").stdout.strip()
+    board.run(f"ln -sf $(command -v {shell}) /bin/sh")
+    try:
+        assert shell in board.run(["/bin/sh", "-c", "readlink /proc/$$/exe; :"]).stdout
+        stick = MassStorage(2**16)
+        with board.usb.attach(stick) as attached, board.usb.attach(SerialPort()) as other:
+            assert attached.node("sd")
+            assert other.node("ttyACM")
+            attached.replug()
+            assert len(board.usb.list()) == 2
+        with without(board, USBIP, *["/bin/bash"] * (shell == "dash")):
+            with board.usb.attach(SerialPort()) as attached:
+                assert attached.node("ttyACM")
+            with pytest.raises(AttachFailed, match="does not give 9-9 away"), Exporter() as theirs:
+                board.usb.attach_remote("{}:{}".format(*theirs.address), "9-9")
+        assert board.usb.list() == []
+    finally:
+        board.run(f"ln -sf {before} /bin/sh")
+
+
 def test_a_board_without_the_tool(board: Board) -> None:
     """What bash can do, and busybox's nc, is enough."""
     for missing in ([USBIP], [USBIP, "/bin/bash"]):
@@ -318,6 +341,19 @@ def test_a_board_without_the_tool(board: Board) -> None:
             assert board.usb.list() == []
             with pytest.raises(AttachFailed, match="the exporter does not give 9-9 away"):
                 board.usb.attach_remote("{}:{}".format(*exporter.address), "9-9")
+
+
+def test_a_board_whose_udev_loads_the_driver(board: Board) -> None:
+    board.run("rmmod cdc_acm")
+    script = '#!/bin/sh\n[ "$1" = settle ] && modprobe cdc-acm && echo "$2" > /tmp/settled\n'
+    board.run("cat > /usr/local/bin/udevadm; chmod +x /usr/local/bin/udevadm", input=script)
+    try:
+        with board.usb.attach(SerialPort()) as attached:
+            assert attached.node("ttyACM")
+            assert set(attached.interfaces.values()) == {"cdc_acm"}
+        assert re.fullmatch(r"--timeout=(2\d|30)\n", board.run("cat /tmp/settled").stdout)
+    finally:
+        board.run("rm /usr/local/bin/udevadm")
 
 
 def test_a_board_without_the_module(board: Board) -> None:
