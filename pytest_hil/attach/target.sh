@@ -57,6 +57,7 @@ fail() {
 # to a controller, and a file to each.
 row() {
 	for file in $vhci/status*; do
+		[ -e "$file" ] || continue
 		hs=0 ss=0
 		while read -r hub number state speed _ _ bus; do
 			case $hub in
@@ -239,6 +240,8 @@ forget() {
 
 list() {
 	for file in $vhci/status*; do
+		# The module may not be there since the last boot.
+		[ -e "$file" ] || continue
 		while read -r hub port state speed _ _ bus; do
 			case $hub$state in hs006 | ss006) ;; *) continue ;; esac
 			port=${port#"${port%%[!0]*}"}

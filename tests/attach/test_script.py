@@ -114,8 +114,9 @@ def test_a_guest_that_does_not_answer() -> None:
         on_output(STDOUT, b"phase usbip 1.0\nphase hu")
         raise CommandTimeout("sh", timeout=timeout)
 
-    with pytest.raises(AttachFailed, match=r"within 25 s \(it came as far as: its usbip tool\)"):
-        ask("it failed", run, ["attach"], 10)
+    said = r"within 25 s; a wall \(it came as far as: its usbip tool\)"
+    with pytest.raises(AttachFailed, match=said):
+        ask("it failed", run, ["attach"], 10, why_not=lambda: "a wall")
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])

@@ -359,9 +359,12 @@ def test_a_board_whose_udev_loads_the_driver(board: Board) -> None:
 def test_a_board_without_the_module(board: Board) -> None:
     module = board.run("find /lib/modules -name 'vhci[-_]hcd.ko*'").stdout.strip()
     with without(board, module):
+        attached = board.usb.attach(Keyboard())
         board.run("rmmod vhci_hcd")
+        attached.detach()
         with pytest.raises(AttachFailed, match="its kernel has no vhci_hcd"):
             board.usb.attach(Keyboard())
+        assert board.usb.list() == []
     # Where it is there, it is loaded.
     with board.usb.attach(Keyboard()) as attached:
         assert attached.node("event")
