@@ -46,7 +46,7 @@ class Link(Protocol):
         """
 
     def open_door(self, arrived: Arrived) -> Door:
-        """Let the target come. Raises ConfigError, InfrastructureError."""
+        """Let the target come. Raises InfrastructureError."""
 
     def tell(self, kind: str, **facts: Any) -> None:
         """Something happened, for events.jsonl."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hil.agent.protocol import STDERR, STDOUT
 from pytest_hil.config.usb import BoardUsb
-from pytest_hil.errors import CommandTimeout, HilError, InfrastructureError
+from pytest_hil.errors import CommandTimeout, HilError, HostLacks
 from pytest_hil.target import Completed
 from pytest_hil.usbip.exporter import Guests
 
@@ -68,7 +68,7 @@ class BoardLink:
 class BoardDoor:
     """A TCP port of this host. See :class:`pytest_hil.attach.link.Door`.
 
-    Raises InfrastructureError when it cannot listen.
+    Raises HostLacks when it cannot listen: no fault of the board's.
     """
 
     def __init__(self, name: str, own: BoardUsb, arrived: Arrived) -> None:
@@ -101,7 +101,7 @@ class BoardDoor:
                 "its own, or leave port out",
                 errno.EACCES: "ports below 1024 are root's: take another one",
             }
-            raise InfrastructureError(
+            raise HostLacks(
                 f"[target.{self._name}.usb] in boards.toml: nobody can listen on "
                 f"{where[0]}, port {where[1]}: {error.strerror or error}",
                 mend=mends.get(error.errno or 0, ""),

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_hil.board.usb import BoardDoor
 from pytest_hil.config.usb import BoardUsb
-from pytest_hil.errors import InfrastructureError
+from pytest_hil.errors import HostLacks, InfrastructureError
 from pytest_hil.rig.outside import HeldPort
 
 PATIENCE = 30.0
@@ -74,7 +74,7 @@ def test_who_cannot_be_served_is_not_kept_waiting() -> None:
 def test_a_port_of_its_own() -> None:
     held = HeldPort()
     own = BoardUsb("10.1.2.3", "127.0.0.1", held.number, ("*",))
-    with held.listen(), pytest.raises(InfrastructureError) as taken:
+    with held.listen(), pytest.raises(HostLacks) as taken:
         BoardDoor("pi", own, no_one)
     assert str(taken.value).startswith(
         f"[target.pi.usb] in boards.toml: nobody can listen on 127.0.0.1, port {held.number}: Addr"
@@ -92,7 +92,7 @@ def test_a_port_of_its_own() -> None:
 
 
 def test_an_address_that_this_host_does_not_have() -> None:
-    with pytest.raises(InfrastructureError, match=r"192\.0\.2\.1, port 0: Cannot assign") as wrong:
+    with pytest.raises(HostLacks, match=r"192\.0\.2\.1, port 0: Cannot assign") as wrong:
         BoardDoor("pi", BoardUsb("192.0.2.1", "192.0.2.1", 0, ("*",)), no_one)
     assert "this host has no address 192.0.2.1" in wrong.value.mend
 

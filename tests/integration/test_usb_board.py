@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -179,6 +180,7 @@ def test_the_end_of_a_test_takes_the_devices(root: Path) -> None:
     with opened(root) as board:
         attached = board.usb.attach(SerialPort())
     assert attached.lost == "it was detached"
+    assert [one.name for one in threading.enumerate() if one.name.startswith("hil-usb")] == []
     with opened(root) as board:
         assert board.run("ls /dev/ttyACM*", check=False).stdout == ""
         assert board.usb.list() == []
