@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.config import PoolTarget, QemuTarget
 from pytest_hil.errors import HilError, ImageError
 from pytest_hil.plugin import options
 from pytest_hil.plugin.bench import accel, bench_of
@@ -42,6 +41,9 @@ def names(config: pytest.Config) -> tuple[str, ...]:
 
 def check(config: pytest.Config) -> None:
     """Find out what can be known without starting anything. Raises ConfigError, ToolMissing."""
+
+    from pytest_hil.config import PoolTarget, QemuTarget
+
     bench = bench_of(config)
     for name in names(config):
         target = bench.describe(name)

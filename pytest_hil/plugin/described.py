@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pytest_hil.config import QemuTarget
 from pytest_hil.plugin.bench import bench_of
 from pytest_hil.plugin.items import Use
 
@@ -44,6 +43,9 @@ def options_again(config: pytest.Config) -> list[str]:
 
 def target_facts(config: pytest.Config, use: Use) -> dict[str, str]:
     """What a target is made of."""
+
+    from pytest_hil.config import QemuTarget
+
     target = use.wanted.target
     if not isinstance(target, QemuTarget):
         return {"board": use.target.name, "arch": use.target.arch}

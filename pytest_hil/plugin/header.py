@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from pytest_hil.config import BoardTarget, PoolTarget
 from pytest_hil.plugin import chosen
 from pytest_hil.plugin.bench import bench_of
+
+if TYPE_CHECKING:
+    from pytest_hil.config import BoardTarget
 
 _MiB = 2**20
 
@@ -18,6 +22,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def _line(config: pytest.Config, name: str) -> str:
+    from pytest_hil.config import BoardTarget, PoolTarget
     from pytest_hil.plugin.known import look
 
     bench = bench_of(config)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hil.config import BoardTarget, PoolTarget
 from pytest_hil.errors import HilError
 from pytest_hil.plugin import chosen
 from pytest_hil.plugin.bench import bench_of
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    from pytest_hil.config import BoardTarget, PoolTarget
+
     if not chosen.names(config) or not chosen.usable(config):
         return []
     bench = bench_of(config)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_hil.config import QemuTarget
 from pytest_hil.errors import HilError
 from pytest_hil.plugin import options
 from pytest_hil.plugin.artifacts import directory_of, warn
@@ -63,6 +62,8 @@ def _keep(item: pytest.Item, use: Use) -> None:
 
 
 def _unable(use: Use) -> str:
+    from pytest_hil.config import QemuTarget
+
     if use.target.closed:
         return "it had been closed"
     if use.target.died() is not None:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.config import BoardTarget
 from pytest_hil.errors import HilError
 from pytest_hil.plugin import chosen, options
 from pytest_hil.plugin.bench import bench_of
 
 if TYPE_CHECKING:
     from pytest_hil.bench import Bench
-    from pytest_hil.config import QemuTarget
+    from pytest_hil.config import BoardTarget, QemuTarget
 
 _MiB = 2**20
 
@@ -50,6 +49,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def _lines(bench: Bench, target: QemuTarget | BoardTarget) -> list[str]:
+    from pytest_hil.config import BoardTarget
+
     if isinstance(target, BoardTarget):
         tags = f", tags: {', '.join(sorted(target.tags))}" if target.tags else ""
         return [

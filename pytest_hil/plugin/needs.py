@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hil.config import BoardTarget, PoolTarget
 from pytest_hil.errors import ConfigError
 from pytest_hil.plugin import chosen, marker
 from pytest_hil.plugin.selection import describe, uses_target, wanted_of, why_not
@@ -30,6 +29,9 @@ _MEANT = pytest.StashKey["Meant"]()
 
 def boards_of(item: pytest.Item) -> frozenset[str]:
     """The boards of which a test needs one; none when it needs no board, or will not run."""
+
+    from pytest_hil.config import BoardTarget, PoolTarget
+
     if not uses_target(item) or item.get_closest_marker("skip") or why_not(item):
         return frozenset()
     wanted = wanted_of(item)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hil.config import QemuTarget
 from pytest_hil.errors import InfrastructureError
 from pytest_hil.plugin import chosen, needs
 from pytest_hil.plugin.bench import bench_of, made_bench
@@ -36,6 +35,9 @@ _DIRECTORY = pytest.StashKey[Path]()
 
 def ours(config: pytest.Config) -> bool:
     """Whether this is a controller whose tests we hand out."""
+
+    from pytest_hil.config import QemuTarget
+
     if worker_id(config) or config.getoption("dist", default="no") != "load":
         return False
     return chosen.usable(config) and any(
@@ -295,6 +297,8 @@ def pytest_runtest_makereport(
     report = yield
     attempt = attempt_of(item)
     if attempt is not None and needs.DIRECTORY in getattr(item.config, "workerinput", ()):
+        from pytest_hil.config import QemuTarget
+
         uses = [one for one in attempt.uses if not isinstance(one.wanted.target, QemuTarget)]
         if uses:
             setattr(report, BOARDS, [one.target.name for one in uses])

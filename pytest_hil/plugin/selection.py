@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hil.config import BoardTarget, PoolTarget, QemuTarget
 from pytest_hil.errors import ConfigError
 from pytest_hil.plugin import chosen, marker, strict
 from pytest_hil.plugin.bench import bench_of
 
 if TYPE_CHECKING:
-    from pytest_hil.config import QemuTarget
+    from pytest_hil.config import BoardTarget, PoolTarget, QemuTarget
 
 FIXTURES = ("hil", "hil_open")
 NO_TARGET = "no target chosen: --hil-target=qemu runs it (--hil-list shows all targets)"
@@ -62,6 +61,9 @@ def describe(
     config: pytest.Config, name: str, wish: marker.Wish, *, where: str = "@pytest.mark.hil"
 ) -> Wanted:
     """A chosen target as a test wants it. Raises ConfigError, which names ``where`` it says so."""
+
+    from pytest_hil.config import BoardTarget, PoolTarget
+
     bench = bench_of(config)
     target: QemuTarget | BoardTarget | PoolTarget
     target = bench.pool(name) or bench.config.target(name)
@@ -168,6 +170,9 @@ def _only_for(targets: tuple[str, ...], chosen: tuple[str, ...]) -> str:
 
 def unfit(wanted: Wanted) -> str:
     """Why a test cannot run on a target of its kind, as far as it is known; "" if it can."""
+
+    from pytest_hil.config import QemuTarget
+
     if not isinstance(wanted.target, QemuTarget):
         if wanted.changes:
             return (

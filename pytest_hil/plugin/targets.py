@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
-from pytest_hil.config import QemuTarget
 from pytest_hil.plugin import chosen, hookspecs, marker, options, status, strict
 from pytest_hil.plugin.bench import bench_of
 from pytest_hil.plugin.hopes import hopes_of
@@ -114,6 +113,9 @@ def hil_open(request: pytest.FixtureRequest) -> Iterator[HilOpen]:
 
 def open_target(item: pytest.Item, wanted: Wanted) -> Opened:
     """A fresh target as it is wanted. Skips the test if it lacks a feature after all."""
+
+    from pytest_hil.config import QemuTarget
+
     config = item.config
     bench = bench_of(config)
     with hopes_of(config).trying(wanted.target, item), status.status_of(config).phase():
