@@ -27,6 +27,10 @@ _READ_SIZE = 256 * 1024
 _LAST_WORDS = 1.0
 # ECMA-48: "device status report" 6, and the answer, "active position report", line 1, column 1.
 CURSOR_ASKED, CURSOR_REPORT = b"\x1b[6n", b"\x1b[1;1R"
+# A target that prints in a stream is read a line at a time, and a read of 100 bytes costs as much
+# as one of 10,000. So after _RAPID reads, each at most _WITHIN seconds after the one before, there
+# is a pause for more to come: too short for QEMU's side of a socket to fill up (0.4 ms were not).
+_RAPID, _WITHIN, _PAUSE = 8, 0.0005, 0.0002
 # Seconds without a word that are called a silence.
 SILENCE = 0.3
 # How the other end's death looks: a pty's master says EIO, a socket may say the others.
@@ -304,6 +308,7 @@ class Console:
     # The reading thread
 
     def _read(self) -> None:
+        rapid, last = 0, 0.0
         try:
             # When it is closed, what is there already is still read; a flood has a second for that.
             while not self._closing or time.monotonic() < self._close_by:
@@ -319,6 +324,12 @@ class Console:
                 if not data:
                     break
                 self._feed(data)
+                now = time.monotonic()
+                paused = _PAUSE if rapid >= _RAPID else 0
+                rapid = rapid + 1 if now - last < _WITHIN + paused else 0
+                last = now
+                if rapid >= _RAPID:
+                    time.sleep(_PAUSE)
         except OSError as error:
             if error.errno not in _ENDED and not self._closing:
                 self.fail(ChannelLost(f"the console of {self.name} broke: {error}"))
