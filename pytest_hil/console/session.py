@@ -29,8 +29,8 @@ _LAST_WORDS = 1.0
 CURSOR_ASKED, CURSOR_REPORT = b"\x1b[6n", b"\x1b[1;1R"
 # A target that prints in a stream is read a line at a time, and a read of 100 bytes costs as much
 # as one of 10,000. So after _RAPID reads, each at most _WITHIN seconds after the one before, there
-# is a pause for more to come: too short for QEMU's side of a socket to fill up (0.4 ms were not).
-_RAPID, _WITHIN, _PAUSE = 8, 0.0005, 0.0002
+# is a pause for more to come: too short for QEMU's side of a socket to fill up meanwhile.
+_RAPID, _WITHIN, _PAUSE = 8, 0.0005, 0.0005
 # Seconds without a word that are called a silence.
 SILENCE = 0.3
 # How the other end's death looks: a pty's master says EIO, a socket may say the others.

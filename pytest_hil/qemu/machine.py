@@ -29,6 +29,7 @@ from pytest_hil.qemu.room import Room
 from pytest_hil.shell.agent import AgentShell
 
 _STDERR_LIMIT = 64 * 1024
+_SEND_BUFFER = 2**20
 # QEMU's own needs beside the guest's memory: it is counted when machines are admitted.
 OVERHEAD = 32 * 2**20
 
@@ -99,6 +100,9 @@ class Machine:
 
             def channel() -> tuple[socket.socket, int]:
                 ours, other = socket.socketpair()
+                # A serial port sends some bytes at a time, which take most of a kilobyte here: QEMU,
+                # and with it the guest, would wait for us. The kernel gives as much as it may.
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
                 theirs.enter_context(other)
                 return ours, other.fileno()
 
