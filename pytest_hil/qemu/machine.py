@@ -100,8 +100,8 @@ class Machine:
 
             def channel() -> tuple[socket.socket, int]:
                 ours, other = socket.socketpair()
-                # A serial port sends some bytes at a time, which take most of a kilobyte here: QEMU,
-                # and with it the guest, would wait for us. The kernel gives as much as it may.
+                # A serial port sends some bytes at a time, which take most of a kilobyte here: soon
+                # QEMU, and with it the guest, waits for us. The kernel gives as much as it may.
                 other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
                 theirs.enter_context(other)
                 return ours, other.fileno()
