@@ -46,7 +46,7 @@ def measure(context: Context) -> list[Line]:
     found: dict[tuple[str, ...], list[float]] = {kind: [] for kind in kinds}
     for kind in kinds:
         run(*kind)  # compiles it
-    rounds = context.times(7, 3)
+    rounds = context.times(12, 3)
     for number in range(rounds):
         context.tell(f"overhead: {number + 1} of {rounds}")
         for kind in kinds:
