@@ -71,6 +71,7 @@ class _Worker:
     board: str = ""
     file: str = ""
     began: bool = False
+    reported: bool = False
     ending: bool = False
     used: bool = False
     seconds: float = _QUICK
@@ -119,7 +120,12 @@ class Schedule:
         """A worker runs the first test that it has in hand."""
         one = self._workers[worker]
         one.began = True
+        one.reported = False
         one.now = one.hand[0].board or one.now
+
+    def reported(self, worker: str, *, last: bool) -> None:
+        """A worker has reported a phase of the first test that it has in hand."""
+        self._workers[worker].reported = last
 
     def has(self, worker: str, boards: Sequence[str]) -> None:
         """For its first test a worker has taken these boards, perhaps not the one meant for it."""
@@ -145,7 +151,7 @@ class Schedule:
         one = self._workers[worker]
         place = next(n for n, each in enumerate(one.hand) if each.test == test)
         one.now = one.hand.pop(place).board or one.now
-        one.began = False
+        one.began = one.reported = False
         one.seconds = seconds
 
     def ends(self, worker: str) -> None:
@@ -156,11 +162,14 @@ class Schedule:
         """A worker has ended, however. Returns the test that it was running; the others go on.
 
         Who had not begun its first test was not running it. The second time it counts as if: what
-        happens before a test's beginning may be why its workers die.
+        happens before a test's beginning may be why its workers die. And one of which all was
+        reported had been run, though nobody had said so yet.
         """
         one = self._workers.pop(worker)
         running = None
-        if one.hand and (one.began or one.hand[0].test in self._spared):
+        if one.hand and one.reported:
+            one.hand.pop(0)
+        elif one.hand and (one.began or one.hand[0].test in self._spared):
             running = one.hand.pop(0).test
         elif one.hand:
             self._spared.add(one.hand[0].test)

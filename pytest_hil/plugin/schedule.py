@@ -149,11 +149,13 @@ class BoardScheduling:
                     self._schedule.began(worker)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        boards, node = getattr(report, BOARDS, None), getattr(report, "node", None)
-        if boards and node is not None and self._schedule is not None:
-            worker = node.gateway.id
-            if worker in self._schedule:
-                self._schedule.has(worker, boards)
+        node = getattr(report, "node", None)
+        if node is None or self._schedule is None or node.gateway.id not in self._schedule:
+            return
+        worker = node.gateway.id
+        self._schedule.reported(worker, last=report.when == "teardown")
+        if boards := getattr(report, BOARDS, None):
+            self._schedule.has(worker, boards)
 
     def pytest_sessionfinish(self) -> None:
         cache = getattr(self._config, "cache", None)

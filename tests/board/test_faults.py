@@ -144,7 +144,8 @@ FAULTS = {
     hil.power.cycle()
     hil.run("sleep 1")""",
         # On a busy host somebody may be logged in before it resets.
-        r"the board rig1 (did not reach shell: |restarted while a command ran)",
+        r"(the board rig1 did not reach shell: |the board rig1 restarted while a command ran"
+        r"|the shell on the console of rig1 does not answer)",
     ),
     "loses": (
         """

@@ -56,7 +56,8 @@ def test_commands_amidst_kernel_messages(board: Target) -> None:
     said = board.console.since(begin)
     times = [float(time) for time, _ in MESSAGE.findall(said)]
     assert len(times) > 10 * COMMANDS
-    # Words of ours were cut by them, and put together again. That is rare here: QEMU's UART is as
-    # fast as memory. tests/shell cuts them everywhere.
-    assert re.search(r"@[0-9a-f]{8} [^\n]*\[ *\d+\.\d{6}\] noise", said)
+    # Most conversations had some in the middle. Whether a word of ours is cut is a matter of luck
+    # here, as QEMU's UART is as fast as memory: tests/shell cuts them everywhere.
+    talks = re.findall(r"@([0-9a-f]{8}) \d+ K (.*?)@\1 \d+ Q", said, re.DOTALL)
+    assert sum(bool(MESSAGE.search(talk)) for _, talk in talks) > COMMANDS // 2
     board.run("kill $(cat /tmp/noise)")

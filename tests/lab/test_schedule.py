@@ -129,6 +129,22 @@ def test_who_dies_before_a_test_was_not_running_it_but_not_twice() -> None:
     assert of(one, "w3") == [1, 2]
 
 
+def test_who_dies_after_a_tests_last_report_was_not_running_it() -> None:
+    """It has its outcome; another one, that its worker died, would be a second."""
+    one = schedule([A, A, A], "w1")
+    one.deal()
+    one.began("w1")
+    one.reported("w1", last=False)
+    one.reported("w1", last=True)
+    assert one.gone("w1") is None
+    one.join("w2")
+    assert of(one, "w2") == [1, 2]
+    one.began("w2")
+    one.reported("w2", last=True)
+    one.reported("w2", last=False)  # it is run once more, by a plugin that does so
+    assert one.gone("w2") == 1
+
+
 def test_what_needs_the_board_of_one_that_ends_waits_for_that() -> None:
     one = schedule([A, A, B], "w1", "w2")
     assert End("w2") in one.deal()
