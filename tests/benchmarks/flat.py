@@ -66,8 +66,8 @@ def measure(context: Context) -> list[Line]:
     )
     ours, theirs = (_growth(each["controller"]) for each in (found, bare))
     return [
-        line("flat", workers, "×", at_most(1.02), peer=peers),
-        line("flat-controller", [ours], "KiB/test", at_most(3, "over peer"), peer=[theirs]),
+        line("flat", workers, "×", at_most(0.02, "over peer"), peer=peers),
+        line("flat-controller", [ours], "KiB/test", at_most(4, "over peer"), peer=[theirs]),
     ]
 
 
