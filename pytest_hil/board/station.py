@@ -113,6 +113,8 @@ class Station:
         """Its console says that it is not where it was any more."""
         self._boots = crash.kind == "reset" and self.at_rest()
         self.state = None
+        if self._boots:
+            self.on_down("the board restarted by itself")
 
     def boot(self, stage: str | None = None) -> None:
         """Bring it to a stage; None: to the last one. Only what is needed is driven.
@@ -264,11 +266,6 @@ class Station:
             self._go(step)
 
     # --- what is at the end of it ---
-
-    @property
-    def has_shell(self) -> bool:
-        """Whether it is where commands can be run."""
-        return bool(self._stages) and self.state == self.last
 
     def shell(self, what: str) -> SerialShell | SshShell:
         """The shell at the last stage. Raises Unsupported, and NotThere when it is elsewhere."""

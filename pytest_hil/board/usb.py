@@ -44,7 +44,7 @@ class BoardLink:
 
     @property
     def up(self) -> bool:
-        return self._station.has_shell
+        return self._station.at_rest()
 
     def run(
         self, argv: Sequence[str], timeout: float, on_output: Callable[[int, bytes], None]

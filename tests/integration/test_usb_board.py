@@ -176,6 +176,16 @@ def test_a_power_cycle_takes_the_devices(board: Board) -> None:
         board.power.off()
 
 
+def test_a_restart_by_itself_takes_the_devices(board: Board) -> None:
+    """Known by a boot loader's first line, which this machine's firmware does not say."""
+    attached = board.usb.attach(Keyboard())
+    with board.crashes("unexpected reset: U-Boot"):
+        board.console.sendline("echo 'U-Boot 2024.01 (Jan 08 2024)'; echo 'DRAM:  1 GiB'")
+    assert attached.lost == "the board restarted by itself"
+    board.boot()
+    assert board.usb.list() == []
+
+
 def test_the_end_of_a_test_takes_the_devices(root: Path) -> None:
     with opened(root) as board:
         attached = board.usb.attach(SerialPort())
