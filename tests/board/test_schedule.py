@@ -247,9 +247,10 @@ def test_workers_that_collect_something_else(site: Site) -> None:
     )
     code, out = site.run("-n", "2")
     assert code == 1, out
-    # Whoever came first is named first.
-    assert re.search("Different tests were collected between gw[01] and gw[01]", out), out
-    assert "4 passed, 1 error" in out
+    # Whoever came first is named first, and its tests are run.
+    first = re.search("Different tests were collected between gw([01]) and gw[01]", out)
+    assert first, out
+    assert f"{4 + int(first[1])} passed, 1 error" in out
 
 
 @pytest.mark.slow
@@ -282,10 +283,11 @@ def pytest_runtest_logfinish(nodeid):
 """
     )
     code, out = site.run("-n", "2")
-    assert code == 1
-    # The 11th has passed, and then its worker died: as ever, xdist says so of it. The 7th was not
-    # running when its worker died.
-    assert "1 failed, 20 passed" in out, out
+    # No test was running when its worker died: the 7th had not begun, and all of the 11th was
+    # reported. Each has one outcome, and xdist says of each worker that it died.
+    assert code == 0, out
+    assert "20 passed" in out
+    assert "failed" not in out
     assert out.count("node down") == 3
 
 
