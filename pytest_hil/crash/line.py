@@ -8,9 +8,10 @@ kernel said after it, or two messages that were torn. A time in the middle begin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from pytest_hil.crash.pattern import Pattern
 
 # Longer lines are cut: the kernel's are at most about 1 KiB, and a stream may have no newline.
 LONGEST = 4096
@@ -27,11 +28,11 @@ _CALLER = r"(?: ?\[ {0,8}([CT]\d{1,10})\])?"
 # Zephyr's time: hours, minutes, seconds, milli- and microseconds.
 _ZEPHYR = r"\[\d\d:\d\d:\d\d\.\d{3},\d{3}\] "
 
-_PREFIX = re.compile(
+_PREFIX = Pattern(
     rf"{_ZEPHYR}|(?P<level>{LEVEL})?(?P<syslog>{SYSLOG})?(?:{LEVEL})?(?:({_TIME}){_CALLER} ?)?"
 )
-_ESCAPES = re.compile(rf"{COLOURS}|\x1b[()][A-Z0-9]|\x1b[=>78cDEHM]|[\x00\x07\x0e\x0f]")
-_LATER = re.compile(rf"(?<=.)(?=(?:{LEVEL})?{_TIME}(?: ?\[ {{0,8}}[CT]\d{{1,10}}\])? )")
+_ESCAPES = Pattern(rf"{COLOURS}|\x1b[()][A-Z0-9]|\x1b[=>78cDEHM]|[\x00\x07\x0e\x0f]")
+_LATER = Pattern(rf"(?<=.)(?=(?:{LEVEL})?{_TIME}(?: ?\[ {{0,8}}[CT]\d{{1,10}}\])? )")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ everybody calls (``memcpy``, ``kfree``, ``mutex_lock``) would make one title of 
 
 from __future__ import annotations
 
-import re
+from pytest_hil.crash.pattern import Pattern
 
 _WHO_REPORTS = r"""
     _?_?dump_stack\w* show_stack\w* show_trace\w* show_regs\w* __show_regs dump_backtrace\w*
@@ -92,7 +92,7 @@ _WHAT_EVERYBODY_CALLS = r"""
     csd_lock_wait\w* smp_call_function\w* __flush_tlb\w* stack_depot\w* (?:__)?radix_tree_\w+
     xas_(?:load|start|descend)\w* rb_(?:insert|erase|next)\w* __rb_\w+
 """
-_KNOWN = re.compile(
+_KNOWN = Pattern(
     "|".join(
         word
         for words in (_WHO_REPORTS, _WHO_CHECKS, _HOW_IT_GOT_THERE, _WHAT_EVERYBODY_CALLS)

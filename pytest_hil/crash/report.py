@@ -6,6 +6,7 @@ import re
 
 from pytest_hil.crash.crash import Crash, Severity
 from pytest_hil.crash.line import Message
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import ENDLESS, Body, Rule
 from pytest_hil.crash.title import normal
 
@@ -14,8 +15,8 @@ MOST_LINES = 2000
 MOST_BYTES = 256 * 1024
 _LONGEST_TITLE = 300
 
-_SYMBOL = re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+|\[<[0-9a-f]{8,16}>\]|\bfrom \w+\+0x")
-_USUAL = re.compile(
+_SYMBOL = Pattern(r"\+0x[0-9a-f]+/0x[0-9a-f]+|\[<[0-9a-f]{8,16}>\]|\bfrom \w+\+0x")
+_USUAL = Pattern(
     r"""\s*(?:
     # traces and what stands around them
       (?:Call[ ][Tt]race|[Bb]acktrace|stack[ ]backtrace|Stack|Exception[ ]stack)\b
@@ -40,15 +41,15 @@ _USUAL = re.compile(
     )""",
     re.VERBOSE,
 )
-_PANIC_ENDS = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
-_PROCESSOR = re.compile(r"CPU: \d+ ")
-_DIED = re.compile(r".*\bTainted: (?:[A-Z ]*\bD\b|.*\[D\]=DIE)")
+_PANIC_ENDS = Pattern(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
+_PROCESSOR = Pattern(r"CPU: \d+ ")
+_DIED = Pattern(r".*\bTainted: (?:[A-Z ]*\bD\b|.*\[D\]=DIE)")
 # What a report without the kernel's prefix must have: others say "Oops" too.
-_CERTAIN = re.compile(
+_CERTAIN = Pattern(
     r".*[\w.]\+0x[0-9a-f]+/0x[0-9a-f]+|CPU: \d+ |\s*Call [Tt]race:|---\[ end |Rebooting in \d"
     r"|  comm \""
 )
-_TRACED = re.compile(r"[\w.]\+0x[0-9a-f]+/0x[0-9a-f]+")
+_TRACED = Pattern(r"[\w.]\+0x[0-9a-f]+/0x[0-9a-f]+")
 
 
 class Report:

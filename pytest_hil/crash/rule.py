@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.errors import ConfigError
 
 # How many lines that do not look like a report end one: after its end was seen, and before.
@@ -58,12 +59,12 @@ class Rule:
 
     kind: str
     severity: Severity
-    header: re.Pattern[str]
+    header: Pattern | re.Pattern[str]
     title: Title
     starts: tuple[str, ...] = ()
     needles: tuple[str, ...] = ()
-    end: re.Pattern[str] | None = None
-    body: re.Pattern[str] | None = None
+    end: Pattern | re.Pattern[str] | None = None
+    body: Pattern | re.Pattern[str] | None = None
     lone: bool = False
     firm: bool = False
     printk_only: bool = False

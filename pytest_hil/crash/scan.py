@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_hil.crash.line import COLOURS, LEVEL, SYSLOG
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Rule
 
 # What a serial line, a terminal and syslog put before a message without the kernel's time.
@@ -67,7 +68,7 @@ class Scanner:
         # Rules without a literal are tried themselves.
         slow = [rule.header for rule in rules if not rule.starts and not rule.needles]
         self._patterns += [each for header in slow for each in _bytes(header)]
-        self._message = re.compile(quick)
+        self._message = Pattern(quick)
         self._words = needles
         self._slow = slow
 
@@ -96,7 +97,7 @@ class Scanner:
         return iter(sorted(found))
 
 
-def _bytes(header: re.Pattern[str]) -> list[re.Pattern[bytes]]:
+def _bytes(header: Pattern | re.Pattern[str]) -> list[re.Pattern[bytes]]:
     """A user's pattern for bytes where a message may begin; one for every line if it has none."""
     try:
         # Not what looks at places or counts what is before it: bytes go on with CR LF.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pytest_hil.crash.machinery import is_machinery
+from pytest_hil.crash.pattern import Pattern
 
 _SYMBOL = (
     r"(?P<function>[A-Za-z_.$][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
@@ -18,30 +19,28 @@ _SYMBOL = (
 )
 _ADDRESS = r"(?:\[<[0-9a-f]+>\]\s+)"
 # Where the processor was: x86, arm, arm64, riscv.
-_PC = re.compile(
+_PC = Pattern(
     r"(?:(?:RIP|EIP): (?:[0-9a-f]{4}:)?|(?:IP|EIP is at|PC is at|pc|epc)\s?:?\s)"
     rf"\s*{_ADDRESS}*{_SYMBOL}"
 )
 # A frame; one with "?" was only found on the stack. ia64 and powerpc have the address first.
-_FRAME = re.compile(
-    rf"\s*(?:\[c?[0-9a-f]{{8,16}}\] )?{_ADDRESS}*(?:\(\s?)?(?P<guess>\? )?{_SYMBOL}"
-)
+_FRAME = Pattern(rf"\s*(?:\[c?[0-9a-f]{{8,16}}\] )?{_ADDRESS}*(?:\(\s?)?(?P<guess>\? )?{_SYMBOL}")
 # arm's unwinder: callee, from caller, with addresses before Linux 5.18.
-_FROM = re.compile(
+_FROM = Pattern(
     r"\s*(?:\[<[0-9a-f]+>\] )?\(?(?P<function>[\w.$]+)(?: \[(?P<module>[\w-]+)\])?\)? from "
     r"(?:\[<[0-9a-f]+>\] )?\(?[\w.$]+"
 )
 # What begins another trace of the same report: that of somebody else, or of another time.
-_OTHER = re.compile(
+_OTHER = Pattern(
     r"(?:Allocated|Freed|allocated|freed) (?:by|in)|Uninit was|The buggy address|"
     r"Last potentially|stack backtrace:$|the existing dependency chain|Memory state|"
     r"(?:write|read)(?:-write)? (?:\(\w+(?:, \w+)*\) )?to 0x|no locks held|"
     r"Second to last|Local variable|Exception stack"
 )
-_TRACE = re.compile(r"\s*(?:Call [Tt]race|[Bb]acktrace|stack backtrace)\b")
-RULER = re.compile(r"\s*(?:[=*-]{8,}\s*$|-+\[ cut here \]-+|$)")
+_TRACE = Pattern(r"\s*(?:Call [Tt]race|[Bb]acktrace|stack backtrace)\b")
+RULER = Pattern(r"\s*(?:[=*-]{8,}\s*$|-+\[ cut here \]-+|$)")
 
-_SUFFIX = re.compile(
+_SUFFIX = Pattern(
     r"(?:\.(?:isra|constprop|part|cold|llvm|lto_priv|clone|__uniq|cfi|cfi_jt|localalias)"
     r"(?:\.\d+)*)+$"
 )
@@ -130,14 +129,14 @@ def caller(messages: Iterable[str]) -> str:
 
 _NORMAL = (
     # function+0x1/0x2 → function
-    (re.compile(r"([\w.$])\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?\b"), r"\1"),
-    (re.compile(r"(?<=\w)\.(?:isra|constprop|part|cold)(?:\.\d+)?\b"), ""),
-    (re.compile(r"\b0x[0-9a-fA-F]+\b"), "ADDR"),
-    (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,16}\b"), "ADDR"),
-    (re.compile(r"\(_{4}ptrval_{4}\)|\(ptrval\)"), "ADDR"),
+    (Pattern(r"([\w.$])\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?\b"), r"\1"),
+    (Pattern(r"(?<=\w)\.(?:isra|constprop|part|cold)(?:\.\d+)?\b"), ""),
+    (Pattern(r"\b0x[0-9a-fA-F]+\b"), "ADDR"),
+    (Pattern(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,16}\b"), "ADDR"),
+    (Pattern(r"\(_{4}ptrval_{4}\)|\(ptrval\)"), "ADDR"),
     # What the compiler numbers or the user does: a processor, a thread, a line, a size.
-    (re.compile(r"(?<![A-Za-z_\d.])-?\d+(?:\.\d+)*(?![A-Za-z_\d])"), "N"),
-    (re.compile(r"\s+"), " "),
+    (Pattern(r"(?<![A-Za-z_\d.])-?\d+(?:\.\d+)*(?![A-Za-z_\d])"), "N"),
+    (Pattern(r"\s+"), " "),
 )
 _LONGEST = 120
 

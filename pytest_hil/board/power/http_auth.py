@@ -12,7 +12,6 @@ import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.request import parse_http_list, parse_keqv_list
 
 # The strongest first.
 _ALGORITHMS = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
@@ -77,6 +76,9 @@ def best(
 
 
 def _challenges(header: str) -> Iterable[Challenge]:
+    # Many switches ask for no password.
+    from urllib.request import parse_http_list, parse_keqv_list
+
     for part in filter(None, (piece.strip(" ,") for piece in _SCHEMES.split(header))):
         scheme, _, rest = part.partition(" ")
         pairs = [pair for pair in parse_http_list(rest) if "=" in pair]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule, fixed
 
-_END = re.compile(r"---\[ end trace")
+_END = Pattern(r"---\[ end trace")
 
 
 def _bug(body: Body) -> str:
@@ -26,9 +25,9 @@ def _line(kind: str, start: str, header: str, text: str, body: str = "") -> Rule
         kind=kind,
         severity=Severity.ERROR,
         starts=(start,),
-        header=re.compile(header),
+        header=Pattern(header),
         title=fixed(text, pc=False),
-        body=re.compile(body) if body else None,
+        body=Pattern(body) if body else None,
     )
 
 
@@ -37,10 +36,10 @@ RULES = (
         kind="bug",
         severity=Severity.ERROR,
         starts=("kernel BUG at ", "Kernel BUG at ", "BUG: failure at "),
-        header=re.compile(r"(?:[kK]ernel BUG|BUG: failure) at (\S+?):\d+"),
+        header=Pattern(r"(?:[kK]ernel BUG|BUG: failure) at (\S+?):\d+"),
         title=_bug,
         end=_END,
-        body=re.compile(r"invalid opcode|.*\[#\d+\]"),
+        body=Pattern(r"invalid opcode|.*\[#\d+\]"),
         refines=frozenset({"cut"}),
         continues=frozenset({"list", "slab", "usercopy", "fortify", "page"}),
         patience=8,
@@ -77,17 +76,15 @@ RULES = (
         kind="page",
         severity=Severity.ERROR,
         starts=("BUG: Bad page ", "BUG: Bad rss", "BUG: non-zero "),
-        header=re.compile(r"BUG: (Bad page (?:state|map)|Bad rss-counter state|non-zero \w+)"),
+        header=Pattern(r"BUG: (Bad page (?:state|map)|Bad rss-counter state|non-zero \w+)"),
         title=lambda body: f"{body.match[1].replace('Bad', 'bad')}{body.where(pc=False)}",
-        body=re.compile(
-            r"page:|flags:|raw:|page dumped|addr:|file:|bad because|head:|pfn:|page_type"
-        ),
+        body=Pattern(r"page:|flags:|raw:|page dumped|addr:|file:|bad because|head:|pfn:|page_type"),
     ),
     Rule(
         kind="bug",
         severity=Severity.ERROR,
         starts=("BUG: ",),
-        header=re.compile(r"BUG: (\S.*)"),
+        header=Pattern(r"BUG: (\S.*)"),
         title=_generic,
         printk_only=True,
     ),

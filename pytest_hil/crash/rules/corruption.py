@@ -6,10 +6,11 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 _CUT = frozenset({"cut"})
-_END = re.compile(r"---\[ end trace")
+_END = Pattern(r"---\[ end trace")
 
 
 def _slab(body: Body) -> str:
@@ -33,10 +34,10 @@ RULES = (
         kind="list",
         severity=Severity.ERROR,
         starts=("list_add ", "list_del ", "list_add.", "list_add double add"),
-        header=re.compile(r"(list_(?:add|del))(?: corruption|\. | double add|: )"),
+        header=Pattern(r"(list_(?:add|del))(?: corruption|\. | double add|: )"),
         title=lambda body: f"{body.match[1]} corruption{body.where()}",
         end=_END,
-        body=re.compile(r".*\[#\d+\]"),
+        body=Pattern(r".*\[#\d+\]"),
         refines=_CUT,
         patience=8,
     ),
@@ -44,7 +45,7 @@ RULES = (
         kind="refcount",
         severity=Severity.ERROR,
         starts=("refcount_t: ",),
-        header=re.compile(r"refcount_t: (.+?)[.;]? ?(?:use-after-free|leaking memory)?\.?$"),
+        header=Pattern(r"refcount_t: (.+?)[.;]? ?(?:use-after-free|leaking memory)?\.?$"),
         title=lambda body: f"refcount: {names.normal(body.match[1])}{body.where()}",
         end=_END,
         refines=_CUT,
@@ -53,7 +54,7 @@ RULES = (
         kind="debugobjects",
         severity=Severity.ERROR,
         starts=("ODEBUG: ",),
-        header=re.compile(
+        header=Pattern(
             r"ODEBUG: (\S.*?) (?:\(active state \d+\) )?object(?:: \S+ object)? type: (\w+)"
         ),
         title=lambda body: f"ODEBUG: {body.match[1]} {body.match[2]}{body.where()}",
@@ -65,9 +66,9 @@ RULES = (
         severity=Severity.ERROR,
         starts=("BUG ",),
         # mm/slub.c: BUG kmalloc-64 (Tainted: G    B  ): Redzone overwritten
-        header=re.compile(r"BUG ([\w:.,-]+) \((?:Not tainted|Tainted: .*?)\): (?!kasan: )(.+)"),
+        header=Pattern(r"BUG ([\w:.,-]+) \((?:Not tainted|Tainted: .*?)\): (?!kasan: )(.+)"),
         title=_slab,
-        body=re.compile(
+        body=Pattern(
             r"(?:INFO|FIX|Slab|Object|Redzone|Padding|Bytes b4|Freepointer|Allocated|Freed"
             r"|Disabling)\b"
             r"|0x[0-9a-f]+-0x|\S+ (?:Object|Redzone|Padding|Bytes)"
@@ -77,7 +78,7 @@ RULES = (
         kind="slab",
         severity=Severity.ERROR,
         starts=("slab error in ", "Slab corruption", "cache_from_obj"),
-        header=re.compile(
+        header=Pattern(
             r"(?:slab error in \S+: cache `([^']+)': (.+)|Slab corruption.*: (\S+) start=)"
         ),
         title=lambda body: (
@@ -93,10 +94,10 @@ RULES = (
         kind="usercopy",
         severity=Severity.ERROR,
         starts=("usercopy: ",),
-        header=re.compile(r"usercopy: (Kernel memory .*)"),
+        header=Pattern(r"usercopy: (Kernel memory .*)"),
         title=_usercopy,
         end=_END,
-        body=re.compile(r".*\[#\d+\]"),
+        body=Pattern(r".*\[#\d+\]"),
         refines=_CUT,
         patience=8,
     ),
@@ -104,7 +105,7 @@ RULES = (
         kind="fortify",
         severity=Severity.ERROR,
         starts=("detected buffer overflow in ", "memcpy: detected ", "strnlen: detected "),
-        header=re.compile(r"(?:detected buffer overflow in (\w+)|(\w+): detected buffer overflow)"),
+        header=Pattern(r"(?:detected buffer overflow in (\w+)|(\w+): detected buffer overflow)"),
         title=_fortify,
         end=_END,
         refines=_CUT,

@@ -6,6 +6,7 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule, Title, plain
 
 # Zephyr's logger in its forms, without its time: "<err> os: ", "E: ", nothing.
@@ -32,10 +33,10 @@ def _rule(
         severity=Severity.FATAL,
         starts=starts,
         needles=needles,
-        header=re.compile(header),
+        header=Pattern(header),
         title=title,
-        end=re.compile(end) if end else None,
-        body=re.compile(f"{_REGISTERS}|{body}" if body else _REGISTERS),
+        end=Pattern(end) if end else None,
+        body=Pattern(f"{_REGISTERS}|{body}" if body else _REGISTERS),
         lone=end is None,
         firm=True,
         continues=continues,

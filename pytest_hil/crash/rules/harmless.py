@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from pytest_hil.crash.pattern import Pattern
 
 # Pattern of a message, and why.
 _TABLE = {
@@ -17,4 +17,4 @@ _TABLE = {
     r"BUG: workqueue \S+ hogged CPU": "a hint to make it unbound",
     r"usercopy: (?!Kernel memory)": "a message of its self-test",
 }
-HARMLESS = tuple(re.compile(each) for each in _TABLE)
+HARMLESS = tuple(Pattern(each) for each in _TABLE)

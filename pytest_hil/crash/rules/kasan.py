@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
-_ACCESS = re.compile(r"(Read|Write|Free) of (?:size|addr)")
+_ACCESS = Pattern(r"(Read|Write|Free) of (?:size|addr)")
 
 
 def _title(body: Body) -> str:
@@ -22,12 +21,10 @@ RULES = (
         severity=Severity.ERROR,
         starts=("BUG: KASAN: ",),
         # Up to 4.8 the address is in the first line: "… at addr ffff8800…".
-        header=re.compile(
-            r"BUG: KASAN: ([\w-]+(?: or [\w-]+)?)(?: (?:in|on) (\S+(?: \[[\w-]+\])?))?"
-        ),
+        header=Pattern(r"BUG: KASAN: ([\w-]+(?: or [\w-]+)?)(?: (?:in|on) (\S+(?: \[[\w-]+\])?))?"),
         title=_title,
-        end=re.compile(r"={20,}$"),
-        body=re.compile(
+        end=Pattern(r"={20,}$"),
+        body=Pattern(
             r"(?:Read|Write|Free) of|Pointer tag|Memory state|The buggy|The bug |Allocated "
             r"|Freed |Last pot"
             r"|Object |page[ :_]|flags: |which belongs|located |head: |>|\s*\^|this frame"

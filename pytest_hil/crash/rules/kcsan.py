@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 
@@ -21,10 +20,10 @@ RULES = (
         kind="kcsan",
         severity=Severity.WARNING,
         starts=("BUG: KCSAN: ",),
-        header=re.compile(r"BUG: KCSAN: ((?:assert: )?[\w-]+) in (\S.*)"),
+        header=Pattern(r"BUG: KCSAN: ((?:assert: )?[\w-]+) in (\S.*)"),
         title=_title,
-        end=re.compile(r"={20,}$"),
-        body=re.compile(
+        end=Pattern(r"={20,}$"),
+        body=Pattern(
             r"(?:assert no |race at |read|write|value changed|Reported by Kernel|bits changed)"
         ),
     ),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 
@@ -17,10 +16,10 @@ RULES = (
         kind="kfence",
         severity=Severity.ERROR,
         starts=("BUG: KFENCE: ",),
-        header=re.compile(r"BUG: KFENCE: ([\w -]+?)(?: in (\S+(?: \[[\w-]+\])?))?$"),
+        header=Pattern(r"BUG: KFENCE: ([\w -]+?)(?: in (\S+(?: \[[\w-]+\])?))?$"),
         title=_title,
-        end=re.compile(r"={20,}$"),
-        body=re.compile(
+        end=Pattern(r"={20,}$"),
+        body=Pattern(
             r"Out-of-bounds|Use-after-free|Corrupted memory|Invalid |kfence-#|allocated by|freed by"
         ),
     ),

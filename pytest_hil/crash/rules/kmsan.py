@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 
@@ -17,11 +16,9 @@ RULES = (
         kind="kmsan",
         severity=Severity.ERROR,
         starts=("BUG: KMSAN: ",),
-        header=re.compile(r"BUG: KMSAN: ([\w-]+)(?: in (\S+(?: \[[\w-]+\])?))?"),
+        header=Pattern(r"BUG: KMSAN: ([\w-]+)(?: in (\S+(?: \[[\w-]+\])?))?"),
         title=_title,
-        end=re.compile(r"={20,}$"),
-        body=re.compile(
-            r"Uninit was|Local variable|Bytes? \d|Memory access of|Data copied to|<Zero"
-        ),
+        end=Pattern(r"={20,}$"),
+        body=Pattern(r"Uninit was|Local variable|Bytes? \d|Memory access of|Data copied to|<Zero"),
     ),
 )

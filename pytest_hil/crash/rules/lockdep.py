@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 _HELD_AT_EXIT = r"\S.*? still has locks held!"
@@ -32,7 +33,7 @@ _SAYS = {
     r"trying to register non-static key\.?": "non-static key",
     r"[\w\[\]/:. -]+ has active contexts at unregister": "unregistered key in use",
 }
-_TAKEN = re.compile(r"\s*(?:\w{8,16}|\(|\S+ is trying to release).* at:\s*(.*)")
+_TAKEN = Pattern(r"\s*(?:\w{8,16}|\(|\S+ is trying to release).* at:\s*(.*)")
 _STARTS = (
     *("WARNING: possible ", "WARNING: inconsistent lock", "WARNING: bad ", "WARNING: held lock"),
     *("WARNING: HARDIRQ-", "WARNING: SOFTIRQ-", "WARNING: RECLAIM_FS-", "WARNING: lock held when"),
@@ -41,7 +42,7 @@ _STARTS = (
 )
 
 
-_BODY = re.compile(
+_BODY = Pattern(
     r".* (?:is trying to|is leaving|is freeing|just changed|takes:|already holding"
     r"|depends on)"
     r"|\S+ (?:Not tainted|Tainted)|other info|the existing|-> #|\s+Possible unsafe"
@@ -52,7 +53,7 @@ _BODY = re.compile(
     r"|RCU used|\s+ffff|\s*$"
     r"|\S+:\d+ \S.*|-{4,}|turning off|INFO: |irqs? |you didn|maybe|stack of|\S+ Not"
 )
-_HELD = re.compile(r"\s*#0: .* at: (.*)")
+_HELD = Pattern(r"\s*#0: .* at: (.*)")
 
 
 def _lock_taken_in(messages: Sequence[str]) -> str:
@@ -79,7 +80,7 @@ def _rule(*starts: str, header: str, printk_only: bool = False) -> Rule:
         kind="lockdep",
         severity=Severity.ERROR,
         starts=starts,
-        header=re.compile(header),
+        header=Pattern(header),
         title=_title,
         body=_BODY,
         printk_only=printk_only,

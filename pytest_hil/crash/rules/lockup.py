@@ -6,9 +6,10 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule, fixed
 
-_STALL = re.compile(
+_STALL = Pattern(
     r"\s*\d+-\.|\s*\(t=|\s*\(detected by|rcu: |\s*Tasks blocked|Sending NMI|NMI backtrace"
     r"|Task dump|"
     r"task:|.*R  running task|rcu_\w+ kthread|\s*\(No |\s*\d+-[.O!]|RCU grace-period|Unless"
@@ -26,7 +27,7 @@ RULES = (
         kind="soft-lockup",
         severity=Severity.ERROR,
         starts=("watchdog: BUG: soft lockup", "NMI watchdog: BUG: soft lockup", "BUG: soft lockup"),
-        header=re.compile(r"(?:NMI )?(?:watchdog: )?BUG: soft lockup - CPU#\d+ stuck for"),
+        header=Pattern(r"(?:NMI )?(?:watchdog: )?BUG: soft lockup - CPU#\d+ stuck for"),
         title=fixed("soft lockup"),
         patience=5,
     ),
@@ -38,16 +39,16 @@ RULES = (
             "NMI watchdog: Watchdog detected hard",
             "Watchdog det",
         ),
-        header=re.compile(r"(?:NMI )?(?:watchdog: )?Watchdog detected hard LOCKUP on cpu"),
+        header=Pattern(r"(?:NMI )?(?:watchdog: )?Watchdog detected hard LOCKUP on cpu"),
         title=fixed("hard lockup"),
-        body=re.compile(r"Shutting down cpus|irq event"),
+        body=Pattern(r"Shutting down cpus|irq event"),
         patience=5,
     ),
     Rule(
         kind="hard-lockup",
         severity=Severity.ERROR,
         starts=("watchdog: CPU", "Watchdog CPU"),
-        header=re.compile(
+        header=Pattern(
             r"[wW]atchdog:? CPU:? ?\d+ (?:detected hard LOCKUP|Hard LOCKUP|self-detected)"
         ),
         title=fixed("hard lockup"),
@@ -57,7 +58,7 @@ RULES = (
         kind="rcu-stall",
         severity=Severity.ERROR,
         starts=("rcu: INFO: rcu", "INFO: rcu", "rcu: INFO: Stall"),
-        header=re.compile(
+        header=Pattern(
             r"(?:rcu: )?INFO: (?:rcu\w* (?:self-)?detected|rcu\w* detected (?:expedited )?stalls?)"
         ),
         title=fixed("RCU stall"),
@@ -68,11 +69,11 @@ RULES = (
         kind="hung-task",
         severity=Severity.ERROR,
         starts=("INFO: task ",),
-        header=re.compile(
+        header=Pattern(
             r"INFO: task (\S.*?):\d+ (?:blocked (?:on .*? )?for more|<reader> blocked|is blocked)"
         ),
         title=_hung,
-        body=re.compile(
+        body=Pattern(
             r"\s+(?:Not tainted|Tainted)|\"echo 0|task:|.*(?:state:D|  D )|Showing all|INFO: task"
         ),
         patience=5,
@@ -81,9 +82,9 @@ RULES = (
         kind="workqueue",
         severity=Severity.ERROR,
         starts=("BUG: workqueue lockup",),
-        header=re.compile(r"BUG: workqueue lockup - pool"),
+        header=Pattern(r"BUG: workqueue lockup - pool"),
         title=lambda body: f"workqueue lockup{_work(body)}",
-        body=re.compile(
+        body=Pattern(
             r"Showing (?:busy|all|backtraces)|workqueue |\s+(?:pwq|pool|in-flight|pending|inactive)"
         ),
         lone=True,
@@ -93,9 +94,9 @@ RULES = (
         kind="workqueue",
         severity=Severity.ERROR,
         starts=("BUG: workqueue leaked",),
-        header=re.compile(r"BUG: workqueue leaked (?:lock|atomic)"),
+        header=Pattern(r"BUG: workqueue leaked (?:lock|atomic)"),
         title=lambda body: f"workqueue leaked a lock{_last(body)}",
-        body=re.compile(r"\s+last function: "),
+        body=Pattern(r"\s+last function: "),
     ),
 )
 

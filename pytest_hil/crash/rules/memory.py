@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule, plain
 
 
 def _oom(body: Body) -> str:
-    killed = re.compile(r"(Memory cgroup out|Out) of memory: Kill(?:ed)? process \d+ \((.*?)\)")
+    killed = Pattern(r"(Memory cgroup out|Out) of memory: Kill(?:ed)? process \d+ \((.*?)\)")
     for text in body.messages:
         found = killed.match(text)
         if found:
@@ -24,13 +23,13 @@ RULES = (
         kind="oom",
         severity=Severity.WARNING,
         needles=(" invoked oom-killer: ",),
-        header=re.compile(r"\S.*? invoked oom-killer: gfp_mask="),
+        header=Pattern(r"\S.*? invoked oom-killer: gfp_mask="),
         title=_oom,
-        end=re.compile(
+        end=Pattern(
             r".*[oO]ut of memory: Kill(?:ed)? process|Out of memory and no killable"
             r"|.*System is dead"
         ),
-        body=re.compile(
+        body=Pattern(
             r"Mem-Info|active_anon| (?:active|inactive|unevictable|slab|mapped|free|sec_)"
             r"|Node |lowmem_reserve"
             r"|\d+ (?:total|pages|reserved)|[\d ]+ (?:total|pages|reserved)|Swap |Free swap"
@@ -46,16 +45,16 @@ RULES = (
         severity=Severity.WARNING,
         starts=("unreferenced object 0x",),
         # What /sys/kernel/debug/kmemleak shows: it is read, not said by the kernel.
-        header=re.compile(r"unreferenced object 0x[0-9a-f]+ \(size (\d+)\):"),
+        header=Pattern(r"unreferenced object 0x[0-9a-f]+ \(size (\d+)\):"),
         title=lambda body: f"memory leak{body.where(pc=False)}",
-        body=re.compile(r"\s+(?:comm |hex dump|backtrace|[0-9a-f]{2} |\.\.\.)"),
+        body=Pattern(r"\s+(?:comm |hex dump|backtrace|[0-9a-f]{2} |\.\.\.)"),
         patience=1,
     ),
     Rule(
         kind="memory-leak",
         severity=Severity.WARNING,
         starts=("kmemleak: ",),
-        header=re.compile(r"kmemleak: \d+ new suspected memory leaks"),
+        header=Pattern(r"kmemleak: \d+ new suspected memory leaks"),
         title=plain("memory leaks suspected"),
         lone=True,
         patience=1,

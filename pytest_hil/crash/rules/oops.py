@@ -10,10 +10,11 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule, fixed
 
-_END = re.compile(r"---\[ end trace")
-_BODY = re.compile(
+_END = Pattern(r"---\[ end trace")
+_BODY = Pattern(
     r"\[#\d+\]|BUG: |kernel BUG|traps: |fault|Insufficient stack|Task stack|Overflow stack"
     r"|IRQ stack|FAR|kasan: "
 )
@@ -28,7 +29,7 @@ def _oops(
         kind="oops",
         severity=Severity.ERROR,
         starts=starts,
-        header=re.compile(header),
+        header=Pattern(header),
         title=fixed(text),
         end=_END,
         body=_BODY,
@@ -76,7 +77,7 @@ RULES = (
         kind="oops",
         severity=Severity.ERROR,
         starts=("BUG: unable to handle ", "BUG: kernel NULL pointer", "Unable to handle kernel "),
-        header=re.compile(
+        header=Pattern(
             r"(?:BUG: (?=unable to handle |kernel NULL pointer)|(?=Unable to handle kernel ))"
             r"((?:[uU]nable to handle )?(?:kernel|page|user)\b.*?)"
             rf"(?:(?=,| at | for address){_ADDRESS}|$)"
@@ -118,7 +119,7 @@ RULES = (
         kind="oops",
         severity=Severity.ERROR,
         starts=_DIED,
-        header=re.compile(r"(?:Oops: )?([A-Za-z].*?)(?:: ?[0-9a-f]{1,16})? \[#\d+\]"),
+        header=Pattern(r"(?:Oops: )?([A-Za-z].*?)(?:: ?[0-9a-f]{1,16})? \[#\d+\]"),
         title=_died,
         end=_END,
         body=_BODY,

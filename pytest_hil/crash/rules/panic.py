@@ -6,6 +6,7 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule, Title, plain
 
 _START = "Kernel panic - not syncing: "
@@ -54,9 +55,9 @@ def _panic(kind: str, header: str, title: Title) -> Rule:
         kind=kind,
         severity=Severity.FATAL,
         starts=(_START,),
-        header=re.compile(_SAYS + header),
+        header=Pattern(_SAYS + header),
         title=title,
-        body=re.compile(
+        body=Pattern(
             r"exitcode|.*\[ end Kernel panic|Rebooting|flash|Kernel|Please append|\d+ +\w+ \S+|List"
         ),
         lone=True,

@@ -6,9 +6,10 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
-_IN = re.compile(r".*? in ([^\s\[]+)\[")
+_IN = Pattern(r".*? in ([^\s\[]+)\[")
 
 
 def _title(body: Body) -> str:
@@ -27,7 +28,7 @@ def _rule(starts: tuple[str, ...], needles: tuple[str, ...], header: str) -> Rul
         severity=Severity.USER,
         starts=starts,
         needles=needles,
-        header=re.compile(header),
+        header=Pattern(header),
         title=_title,
         lone=True,
         printk_only=True,

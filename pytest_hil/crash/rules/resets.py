@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Rule, plain
 
 # Name, stage, what it begins with, and the rest of the pattern.
@@ -37,7 +38,7 @@ def _rule(name: str, start: str, rest: str) -> Rule:
         kind="reset",
         severity=Severity.FATAL,
         starts=(start,),
-        header=re.compile(re.escape(start) + rest),
+        header=Pattern(re.escape(start) + rest),
         title=plain(f"unexpected reset: {name}"),
         lone=True,
         firm=True,

@@ -6,11 +6,12 @@ import re
 
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
-_FRAME = re.compile(r"\s+#\d+ (?:0x[0-9a-f]+ in )?([\w:~<>.$]+)")
+_FRAME = Pattern(r"\s+#\d+ (?:0x[0-9a-f]+ in )?([\w:~<>.$]+)")
 # Frames of the sanitizer itself, and what everybody calls.
-_THEIRS = re.compile(
+_THEIRS = Pattern(
     r"__(?:asan|tsan|msan|ubsan|sanitizer|interceptor|lsan|hwasan)|_?_?(?:mem|str)(?:cpy|set"
     r"|move|cmp|len|cat|dup)"
     r"|(?:malloc|calloc|realloc|free|operator|abort|raise|printf|v?f?printf\w*|std)\b|<null>"
@@ -49,10 +50,10 @@ RULES = (
         kind="sanitizer",
         severity=Severity.USER,
         starts=(*(f"=={digit}" for digit in "123456789"), "WARNING: ThreadSanitizer"),
-        header=re.compile(rf"(?:==\d+==)?(?:ERROR|WARNING): ({'|'.join(_SHORT)}): (\S.*)"),
+        header=Pattern(rf"(?:==\d+==)?(?:ERROR|WARNING): ({'|'.join(_SHORT)}): (\S.*)"),
         title=_title,
-        end=re.compile(r"==\d+==ABORTING|SUMMARY: \w+Sanitizer: "),
-        body=re.compile(
+        end=Pattern(r"==\d+==ABORTING|SUMMARY: \w+Sanitizer: "),
+        body=Pattern(
             r"\s+#\d+ |(?:READ|WRITE) of size|0x[0-9a-f]+ is |(?:previously )?(?:freed"
             r"|allocated) by|  |=>|==\d+|"
             r"Shadow|Direct leak|Indirect leak|Objects leaked|Hint|AddressSanitizer|Thread T"
@@ -65,9 +66,9 @@ RULES = (
         kind="sanitizer",
         severity=Severity.USER,
         needles=(": runtime error: ",),
-        header=re.compile(r"(?:[^\s:]*/)?([^\s:/]+\.\w+):\d+(?::\d+)?: runtime error: (\S.*)"),
+        header=Pattern(r"(?:[^\s:]*/)?([^\s:/]+\.\w+):\d+(?::\d+)?: runtime error: (\S.*)"),
         title=_undefined,
-        body=re.compile(r"\s+#\d+ |SUMMARY: |0x[0-9a-f]+: note|\s+[0-9a-f]{2} |\s+\^"),
+        body=Pattern(r"\s+#\d+ |SUMMARY: |0x[0-9a-f]+: note|\s+[0-9a-f]{2} |\s+\^"),
         lone=True,
         firm=True,
         patience=1,

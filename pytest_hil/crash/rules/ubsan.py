@@ -5,9 +5,8 @@ Up to 4.20 all kinds are "Undefined behaviour"; up to 6.6 a ruler ends a report,
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash.crash import Severity
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 
@@ -20,10 +19,10 @@ RULES = (
         kind="ubsan",
         severity=Severity.ERROR,
         starts=("UBSAN: ",),
-        header=re.compile(r"UBSAN: ([\w -]+?) in \S+?:\d+(?::\d+)?$"),
+        header=Pattern(r"UBSAN: ([\w -]+?) in \S+?:\d+(?::\d+)?$"),
         title=_title,
-        end=re.compile(r"={20,}$|---\[ end trace"),
-        body=re.compile(
+        end=Pattern(r"={20,}$|---\[ end trace"),
+        body=Pattern(
             r"(?:index|shift|signed|unsigned|load of|member access|division|null pointer"
             r"|variable len"
             r"|load|store|call|\S+ [-+*/] |left shift|negation|value|execution|object)\b|-?\d+ "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_hil.crash import title as names
 from pytest_hil.crash.crash import Severity
 from pytest_hil.crash.machinery import is_machinery
+from pytest_hil.crash.pattern import Pattern
 from pytest_hil.crash.rule import Body, Rule
 
 _BEFORE = frozenset({"list", "refcount", "slab", "usercopy", "fortify", "debugobjects"})
@@ -29,9 +28,9 @@ def _rule(start: str, header: str, *, printk_only: bool) -> Rule:
         kind="warning",
         severity=Severity.WARNING,
         starts=(start,),
-        header=re.compile(header),
+        header=Pattern(header),
         title=_title,
-        end=re.compile(r"---\[ end trace"),
+        end=Pattern(r"---\[ end trace"),
         refines=frozenset({"cut"}),
         continues=_BEFORE,
         printk_only=printk_only,
@@ -55,11 +54,11 @@ RULES = (
         kind="cut",
         severity=Severity.WARNING,
         starts=("------------[ cut here ]------------",),
-        header=re.compile(r"-+\[ cut here \]-+$"),
+        header=Pattern(r"-+\[ cut here \]-+$"),
         title=_cut,
         # These are said before the mark.
         continues=_BEFORE,
-        end=re.compile(r"---\[ end trace"),
+        end=Pattern(r"---\[ end trace"),
         patience=1,
     ),
 )
