@@ -113,6 +113,9 @@ class CrashWatch:
         ``certain``: there must be one, its words may only be on their way.
         """
         deadline = time.monotonic() + _PATIENCE
+        if (console := self._console) is not None:
+            # A command's result comes by another way, and may overtake what it made the kernel say.
+            console.catch_up(_PATIENCE)
         with self._news:
             self._news.wait_for(
                 lambda: not self._reading and not (certain and len(self._found) == mark),

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,9 @@ CURSOR_ASKED, CURSOR_REPORT = b"\x1b[6n", b"\x1b[1;1R"
 # as one of 10,000. So after _RAPID reads, each at most _WITHIN seconds after the one before, there
 # is a pause for more to come: too short for QEMU's side of a socket to fill up meanwhile.
 _RAPID, _WITHIN, _PAUSE = 8, 0.0005, 0.0005
+# Bytes: more than can have arrived and not been read. The buffers of a socket hold 2 MiB, those of
+# a pty much less.
+_MOST_BUFFERED = 4 * MiB
 # Seconds without a word that are called a silence.
 SILENCE = 0.3
 # How the other end's death looks: a pty's master says EIO, a socket may say the others.
@@ -70,8 +74,10 @@ class Console:
         # Taken in this order: writing, waking, feeding, the capture's own. Feeding is reentrant
         # because a subscriber may call us.
         self._writing = threading.Lock()
-        self._waking = threading.Lock()
+        self._waking = threading.Condition(threading.Lock())
         self._feeding = threading.RLock()
+        # How often somebody has asked whether all is read, and the last of them that was answered.
+        self._asked = self._answered = 0
         self._closing = False
         self._close_by = 0.0
         # Never so much at once that it pushes out what an expect has not seen yet.
@@ -208,6 +214,17 @@ class Console:
 
         return end
 
+    def catch_up(self, timeout: float) -> bool:
+        """Wait until all that has arrived by now was given to who subscribes.
+
+        False when that takes more than ``timeout`` seconds. Not for a subscriber: the reading
+        thread waits for it.
+        """
+        with self._waking:
+            self._asked = asked = self._asked + 1
+            self._wake_up()
+            return self._waking.wait_for(lambda: self._answered >= asked, timeout)
+
     def raw_after(self, offset: int) -> tuple[int, bytes]:
         """The bytes from an offset of the stream on, and the offset at which they really begin."""
         return self._capture.raw_after(offset)
@@ -283,13 +300,16 @@ class Console:
             self._closing = True
         self._capture.abandon()
         with self._waking:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+            self._wake_up()
         # A subscriber may close the console: then this is the thread; it does the rest at its end.
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5.0)
             if not self._thread.is_alive():
                 self._release()
+
+    def _wake_up(self) -> None:
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def _release(self) -> None:
         self.record(None)
@@ -309,14 +329,21 @@ class Console:
 
     def _read(self) -> None:
         rapid, last = 0, 0.0
+        # Who has asked whether all is read, and how much was since then.
+        asked = since = 0
         try:
             # When it is closed, what is there already is still read; a flood has a second for that.
             while not self._closing or time.monotonic() < self._close_by:
+                if not asked and self._asked != self._answered:
+                    asked, since = self._asked, 0
                 try:
                     data = self._transport.read(self._read_size)
                 except BlockingIOError:
                     if self._closing:
                         break
+                    if asked:
+                        self._answer(asked)
+                        asked = 0
                     silence = SILENCE if self._silence_matters else None
                     if not self._wait(select.POLLIN, silence):
                         self._silent()
@@ -324,6 +351,10 @@ class Console:
                 if not data:
                     break
                 self._feed(data)
+                since += len(data)
+                if asked and since >= _MOST_BUFFERED:
+                    self._answer(asked)
+                    asked = 0
                 now = time.monotonic()
                 paused = _PAUSE if rapid >= _RAPID else 0
                 rapid = rapid + 1 if now - last < _WITHIN + paused else 0
@@ -342,8 +373,18 @@ class Console:
             with self._feeding:
                 for callback in self._subscribers:
                     self._call(callback, b"")
+            self._answer(sys.maxsize)
             if self._closing:
                 self._release()
+
+    def _answer(self, asked: int) -> None:
+        """All that had arrived when somebody asked has been read."""
+        with self._waking:
+            self._answered = asked
+            self._waking.notify_all()
+            # Unless the next one has asked meanwhile, or it is to end.
+            if asked == self._asked and not self._closing:
+                os.eventfd_read(self._wake)
 
     def _feed(self, data: bytes) -> None:
         with self._feeding:

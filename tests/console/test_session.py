@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -281,6 +282,51 @@ def test_a_subscriber_may_answer_and_may_close(connect: Connect) -> None:
     line.target.sendall(b"bye")
     assert line.console.wait_closed(10)
     assert line.target.recv(10) == b""
+
+
+def test_what_has_arrived_was_given_to_who_subscribes(line: Line) -> None:
+    """However long one of them takes, and from several threads at once."""
+    got: list[bytes] = []
+    go_on = threading.Event()
+
+    def slow(data: bytes) -> None:
+        go_on.wait(10)
+        got.append(data)
+
+    line.console.subscribe(slow)
+    line.target.sendall(b"one")
+    assert not line.console.catch_up(timeout=0.05)
+    line.target.sendall(b"two")
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(line.console.catch_up, 10) for _ in range(3)]
+        go_on.set()
+        assert all(one.result() for one in waiting)
+    assert b"".join(got) == b"onetwo"
+    for number in range(500):
+        line.target.sendall(b"%d" % number)
+        assert line.console.catch_up(timeout=10)
+        assert got.pop() == b"%d" % number
+    line.target.close()
+    assert line.console.wait_closed(10)
+    assert line.console.catch_up(timeout=10)
+
+
+def test_nobody_waits_for_the_end_of_a_flood(line: Line) -> None:
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                line.target.sendall(b"more and more\n" * 1000)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        line.console.expect("more", timeout=10)
+        assert line.console.catch_up(timeout=10)
+        assert line.console.catch_up(timeout=10)
+    finally:
+        line.console.close()
+        thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_transport_that_breaks_is_said(connect: Connect) -> None:
