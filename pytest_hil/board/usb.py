@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_hil.agent.protocol import STDERR, STDOUT
+from pytest_hil.attach.listening import Listening
 from pytest_hil.config.usb import BoardUsb
 from pytest_hil.errors import CommandTimeout, HilError, HostLacks
 from pytest_hil.target import Completed
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from pytest_hil.attach.link import Arrived
     from pytest_hil.board.board import Board
     from pytest_hil.board.station import Station
-
-# Seconds for a thread that only has to see that its socket is closed.
-_PATIENCE = 5.0
 
 # A board that restarted by itself says nothing of it to its connections: after ten seconds of
 # silence it is asked, and believed gone when it does not answer for half a minute.
@@ -78,11 +74,10 @@ class BoardDoor:
         self._guests = Guests(own.allow, "allow")
         self._came = False
         self._sent_away: set[str] = set()
-        self._listener = self._listen()
+        listener = self._listen()
         self.host = own.address
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, name="hil-usb-door", daemon=True)
-        self._thread.start()
+        self.port: int = listener.getsockname()[1]
+        self._listening = Listening(listener, self._take, name="hil-usb-door")
 
     def _listen(self) -> socket.socket:
         where = (self._own.listen, self._own.port)
@@ -107,17 +102,8 @@ class BoardDoor:
                 mend=mends.get(error.errno or 0, ""),
             ) from error
 
-    def _run(self) -> None:
-        # Whatever ends this thread, nobody is to wait for it.
-        with self._listener:
-            while True:
-                try:
-                    connection, address = self._listener.accept()
-                except OSError:
-                    return  # closed
-                self._take(connection, address[0])
-
-    def _take(self, connection: socket.socket, peer: str) -> None:
+    def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        peer = address[0]
         if peer not in self._guests:
             self._sent_away.add(peer)
             connection.close()
@@ -145,8 +131,4 @@ class BoardDoor:
         )
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_PATIENCE)
+        self._listening.close()

@@ -17,11 +17,11 @@ import secrets
 import shlex
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pytest_hil.attach.listening import Listening
 from pytest_hil.errors import HilError, InfrastructureError
 from pytest_hil.qemu import usb_handover
 
@@ -72,29 +72,21 @@ class Gateway:
 
     def __init__(self, name: str, arrived: Callable[[socket.socket], object]) -> None:
         self._arrived = arrived
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._listener.bind("\0" + name)
-            self._listener.listen(64)
+            listener.bind("\0" + name)
+            listener.listen(64)
         except OSError as error:
-            self._listener.close()
+            listener.close()
             raise InfrastructureError(
                 f"the gateway for USB cannot listen: {error.strerror or error}"
             ) from error
-        self._thread = threading.Thread(target=self._run, name="hil-usb-gateway", daemon=True)
-        self._thread.start()
+        self._listening = Listening(listener, self._came, name="hil-usb-gateway")
 
-    def _run(self) -> None:
-        # Whatever ends this thread, nobody is to wait for it.
-        with self._listener:
-            while True:
-                try:
-                    peer, _address = self._listener.accept()
-                except OSError:
-                    return  # closed
-                with peer, contextlib.suppress(OSError, HilError):
-                    if usb_handover.peer_uid(peer) == os.getuid():
-                        self._take(peer)
+    def _came(self, peer: socket.socket, _address: object) -> None:
+        with peer, contextlib.suppress(OSError, HilError):
+            if usb_handover.peer_uid(peer) == os.getuid():
+                self._take(peer)
 
     def _take(self, peer: socket.socket) -> None:
         peer.settimeout(_PATIENCE)
@@ -112,11 +104,7 @@ class Gateway:
 
     def close(self) -> None:
         """Stop. May be called twice."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_PATIENCE)
+        self._listening.close()
 
     def __enter__(self) -> Gateway:
         return self
