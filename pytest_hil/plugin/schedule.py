@@ -60,6 +60,8 @@ class BoardScheduling:
         self._tests: list[str] = []
         self._needs: needs.Needs = []
         self._took: dict[str, float] = {}
+        # The workers that died, and what xdist knows of it.
+        self._died: dict[str, str] = {}
         self._schedule: Schedule | None = None
 
     @property
@@ -133,13 +135,24 @@ class BoardScheduling:
         worker = node.gateway.id
         del self._nodes[worker]
         self._collections.pop(worker, None)
-        if self._schedule is None or worker not in self._schedule:
-            return None
-        running = self._schedule.gone(worker)
-        self._deal()
+        schedule, running = self._schedule, None
+        if schedule is not None and worker in schedule:
+            running = schedule.gone(worker)
+        if running is None and worker in self._died:
+            status_of(self._config).say(
+                f"worker {worker} died while it ran no test ({self._died[worker]}): no outcome is "
+                "missing, but something is wrong with the tests or this host"
+            )
+        if schedule is not None:
+            self._deal()
         return None if running is None else self._tests[running]
 
     # Hooks: what the workers report of their tests, and what the next run will know of them.
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        if error is not None:
+            self._died[node.gateway.id] = str(error)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test has begun, on the worker that has it."""

@@ -284,11 +284,13 @@ def pytest_runtest_logfinish(nodeid):
     )
     code, out = site.run("-n", "2")
     # No test was running when its worker died: the 7th had not begun, and all of the 11th was
-    # reported. Each has one outcome, and xdist says of each worker that it died.
+    # reported. Each has one outcome, and it is said of each worker that it died.
     assert code == 0, out
     assert "20 passed" in out
     assert "failed" not in out
     assert out.count("node down") == 3
+    died = re.findall(r"worker gw\d died while it ran no test \(Not properly terminated\)", out)
+    assert len(set(died)) == 3, out
 
 
 @pytest.mark.machine
