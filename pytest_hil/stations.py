@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pytest_hil.lab.labgrid import LabgridLab, LabgridLease
     from pytest_hil.lab.lease import Lab, Lease
 
+# Seconds to wait for a board that was ours and that others got when they waited for it.
+_NEXT_TURN = 3600.0
+
 
 @dataclass(slots=True)
 class _Leased:
@@ -79,6 +82,8 @@ class Stations:
         self._say = say
         self._lock = threading.RLock()
         self._leased: dict[BoardTarget, _Leased] = {}
+        # What was given to others who waited for it: it is waited for, whatever ``wait`` says.
+        self._let_go: set[BoardTarget] = set()
         # What was given up in this run, and why: their tests go elsewhere.
         self._ill: dict[BoardTarget, InfrastructureError] = {}
 
@@ -249,8 +254,10 @@ class Stations:
     def _let_others(self, leased: _Leased) -> None:
         """Give a board back that others wait for, or that nobody gets now: it can be checked."""
         name = leased.target.name
-        ill = leased.health is not None and leased.health.state == "quarantined"
-        if ill or any(name in one.wants for one in self._lab.queue()):
+        if leased.health is not None and leased.health.state == "quarantined":
+            self.release(leased.target)
+        elif any(name in one.wants for one in self._lab.queue()):
+            self._let_go.add(leased.target)
             self.release(leased.target)
 
     def _was_well(self, leased: _Leased) -> None:
@@ -309,13 +316,16 @@ class Stations:
         # Who waits for a board has none: two who wait for each other's would do so for ever.
         for one in [one for one, leased in self._leased.items() if not leased.in_use]:
             self.release(one)
+        ours_again = not self._let_go.isdisjoint(targets)
         lease = self._lab.acquire(
             [one.name for one in targets],
             purpose=self._purpose,
-            wait=self._wait,
+            wait=max(self._wait, _NEXT_TURN) if ours_again else self._wait,
             on_wait=self._progress,
+            keeps=[one.name for one in self._leased],
         )
         target = next(one for one in targets if one.name == lease.board)
+        self._let_go.discard(target)
         found = self._leased[target] = _Leased(target, lease)
         return found
 

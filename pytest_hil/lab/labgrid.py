@@ -122,13 +122,14 @@ class LabgridLab:
         priority: int = 0,
         wait: float = 0.0,
         on_wait: Callable[[str], None] = silent,
+        keeps: Sequence[str] = (),
     ) -> LabgridLease:
-        """One board of those; the parameters are those of the local lab's. ``purpose`` is not told
-        to others: labgrid has no place for it.
+        """One board of those; the parameters are those of the local lab's. ``purpose`` and
+        ``keeps`` are not told to others: labgrid has no place for them.
 
         Raises Busy, LabError, and ConfigError for a place that there is not.
         """
-        del purpose
+        del purpose, keeps
         names = tuple(dict.fromkeys(boards))
         if not names:
             raise ConfigError("boards", "none is named, so there is none to wait for")

@@ -135,21 +135,24 @@ class Lab:
         priority: int = 0,
         wait: float = 0.0,
         on_wait: Callable[[str], None] = silent,
+        keeps: Sequence[str] = (),
     ) -> Lease:
         """One board of those: the first that is free and that nobody with precedence waits for.
 
         ``run`` and ``purpose`` are what others are told. ``priority``: -10 to 10, higher goes
         first (a step is worth a minute of waiting). ``wait``: seconds; ``on_wait`` is told why.
-        Raises Busy, LabError, and ConfigError for a priority or a name that cannot be.
+        ``keeps``: boards that the caller has and keeps until then; if whoever has the others waits
+        for these, nobody waits. Raises Busy, LabError, and ConfigError for a priority or a name
+        that cannot be.
         """
         if priority not in queue.PRIORITIES:
             raise ConfigError("priority", f"{priority} is not one of -10 to 10")
         names = tuple(dict.fromkeys(board_name(board) for board in boards))
         if not names:
             raise ConfigError("boards", "none is named, so there is none to wait for")
-        who = _me(run, purpose)
+        who = _me(run, purpose, tuple(keeps))
         began = time.monotonic()
-        asked = Waiter(0, names, began, who.user, who.process, priority)
+        asked = Waiter(0, names, began, who.user, who.process, priority, who.keeps)
         place = _Place(asked, who)
         try:
             return self._wait(place, began, wait, on_wait)
@@ -171,7 +174,7 @@ class Lab:
                 raise _busy(turn, place.asked.wants, now - began if wait > 0 else 0.0)
             if turn.reason != told or now - told_at >= _TELL:
                 told, told_at = turn.reason, now
-                on_wait(f"waiting for {' or '.join(place.asked.wants)}: {turn.sentence}")
+                on_wait(f"waiting for {_either(place.asked.wants)}: {turn.sentence}")
                 left = began + wait - time.monotonic()
             assert place.bell is not None  # who stays has one
             _sleep(place.bell, turn.plan, min(left, _TELL), ended)
@@ -188,7 +191,7 @@ class Lab:
                     seen.tickets[0] = Ticket(place.asked, "", place.who)
                 number = place.asked.number
                 plan = seen.plans()[number]
-                holder = replace(place.who, since=time.time())
+                holder = replace(place.who, since=time.time(), keeps=())
                 while plan.take is not None:
                     lock = seen.take(plan.take, holder)
                     if lock is not None:
@@ -199,6 +202,7 @@ class Lab:
                 else:
                     if stay:
                         plan = self._stay(seen, place)
+                        _check_stuck(seen, place.asked)
                     else:
                         seen.leave(number)
                 turn = _Turn(plan, *_why(seen, place.asked))
@@ -451,6 +455,34 @@ def _why(seen: Look, asked: Waiter) -> tuple[str, str, list[Holder], list[str]]:
     return "; ".join(reasons), "; ".join(lines), holders, lines
 
 
+def _check_stuck(seen: Look, asked: Waiter) -> None:
+    """Whoever closes a circle of those who wait for each other finds it: raises Busy."""
+    if not asked.keeps:
+        return
+    circle = queue.stuck(ticket.waiter for ticket in seen.tickets.values())
+    if asked not in circle:
+        return
+    lines, holders = [], []
+    for one in circle:
+        if one == asked or not set(one.keeps) & set(asked.wants):
+            continue
+        who = seen.tickets[one.number].who
+        holders.append(who)
+        lines.append(f"{' and '.join(one.keeps)}: {who} has it, and waits for {_either(one.wants)}")
+    ours = " and ".join(asked.keeps)
+    raise Busy(
+        f"{_either(asked.wants)} would never come free, as others wait for what we have, {ours}:"
+        + "".join(f"\n    {line}" for line in lines),
+        holders=holders,
+        mend="let all tests open these boards in the same order, or run those that need several "
+        "in one process",
+    )
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
 def _busy(turn: _Turn, wants: Sequence[str], waited: float) -> Busy:
     what = f"{wants[0]} is not free" if len(wants) == 1 else f"none of {', '.join(wants)} is free"
     after = f" after {duration(waited)}" if waited else ""
@@ -485,11 +517,12 @@ def board_name(board: str) -> str:
     return board
 
 
-def _me(run: str, purpose: str) -> Holder:
+def _me(run: str, purpose: str, keeps: tuple[str, ...]) -> Holder:
     pid = os.getpid()
     started = process.start_time(pid) or 0
     return Holder(
-        user_name(), socket.gethostname(), pid, run, purpose, time.time(), _space(), started
+        *(user_name(), socket.gethostname(), pid, run, purpose, time.time(), _space(), started),
+        keeps=keeps,
     )
 
 

@@ -23,7 +23,8 @@ Process = tuple[str, int, int]
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """Who waits for one of ``wants``, the dearest first. ``since``: seconds of a clock that never
-    goes back; ``number`` decides between those of one moment.
+    goes back; ``number`` decides between those of one moment. ``keeps``: boards that it has, and
+    gives nobody while it waits.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Waiter:
     user: str
     process: Process
     priority: int = 0
+    keeps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +108,14 @@ def plans(waiters: Iterable[Waiter], boards: Mapping[str, Board]) -> dict[int, P
             last[name] = waiter.process
         found[waiter.number] = Plan(takes.get(waiter.number), frozenset(watch), until)
     return found
+
+
+def stuck(waiters: Iterable[Waiter]) -> list[Waiter]:
+    """Those who would wait for ever: all that each of them wants is kept by others of them."""
+    found = list(waiters)
+    while True:
+        kept = {name for one in found for name in one.keeps}
+        rest = [one for one in found if kept.issuperset(one.wants)]
+        if len(rest) == len(found):
+            return found
+        found = rest

@@ -61,7 +61,8 @@ class LabError(InfrastructureError):
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who has a board, or waits for one. ``since``: the wall clock's time in seconds; ``space``
-    and ``started`` (clock ticks since boot) make the pid a process for good.
+    and ``started`` (clock ticks since boot) make the pid a process for good. ``keeps``: what it has
+    while it waits.
     """
 
     user: str
@@ -72,6 +73,7 @@ class Holder:
     since: float
     space: str = ""
     started: int = 0
+    keeps: tuple[str, ...] = ()
 
     @property
     def process(self) -> Process:
@@ -162,7 +164,9 @@ class Registry:
         for number, wants, priority, since, bell, who in rows:
             holder = _holder(who)
             names = tuple(_read(wants))
-            waiter = Waiter(number, names, since, holder.user, holder.process, priority)
+            waiter = Waiter(
+                *(number, names, since, holder.user, holder.process, priority, holder.keeps)
+            )
             found.append(Ticket(waiter, bell, holder))
         return found
 
@@ -329,13 +333,17 @@ def _broken(path: Path, error: Exception) -> LabError:
 
 
 def _text(holder: Holder) -> str:
-    return json.dumps(asdict(holder))
+    facts = asdict(holder)
+    if not holder.keeps:
+        del facts["keeps"]  # it came later: others may not know of it
+    return json.dumps(facts)
 
 
 def _holder(text: str) -> Holder:
     try:
-        return Holder(**_read(text))
-    except TypeError as error:
+        facts = _read(text)
+        return Holder(**facts | {"keeps": tuple(facts.get("keeps", ()))})
+    except (TypeError, AttributeError) as error:
         raise sqlite3.DatabaseError(f"{text!r} says nothing of a holder") from error
 
 
@@ -351,6 +359,7 @@ def holder_in(text: str) -> Holder | None:
     try:
         found: dict[str, Any] = json.loads(text)
         known = {name: found[name] for name in Holder.__slots__ if name in found}
+        known["keeps"] = ()  # who has a board waits for none by it
         return Holder(**{"run": "", **known})
     except (ValueError, TypeError):
         return None

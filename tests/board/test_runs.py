@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -163,6 +164,56 @@ def test_somebody_else_has_it(site: Site) -> None:
             time.sleep(0.01)
     out, _ = waiting.communicate(timeout=60)
     assert "1 passed" in out
+
+
+def test_who_gives_way_gets_its_turn(site: Site) -> None:
+    """A run that would not wait for a board at all gives one to who waits, and gets it back."""
+    (site.root / "test_it.py").write_text(COUNT.format(tests=4))
+    (site.root / "conftest.py").write_text("""
+import os, time
+
+def pytest_runtest_teardown(item):
+    if "[0]" in item.nodeid and os.environ.get("FIRST"):
+        open("begun", "x").close()
+        while not os.path.exists("queued"):
+            time.sleep(0.01)
+""")
+    site.environment["FIRST"] = "1"
+    first = site.start(target="rig1")
+    while not (site.root / "begun").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    del site.environment["FIRST"]
+    second = site.start("--hil-wait=30", target="rig1")
+    while not site.lab.queue():
+        assert second.poll() is None
+        time.sleep(0.01)
+    (site.root / "queued").touch()
+    for run in (first, second):
+        out, _ = run.communicate(timeout=60)
+        assert run.returncode == 0, out
+        assert "4 passed" in out
+    assert site.violations() == []
+
+
+def test_two_workers_that_want_each_others_boards(site: Site) -> None:
+    """One of them is told at once; then the other one gets what it waits for."""
+    (site.root / "test_it.py").write_text("""
+import pytest, time
+from pathlib import Path
+
+@pytest.mark.parametrize("number", range(2))
+def test_it(hil, hil_open, number):
+    Path(f"has{number}").touch()
+    while not all(Path(f"has{n}").exists() for n in range(2)):
+        time.sleep(0.01)
+    hil_open("rig2" if hil.name == "rig1" else "rig1").run("true")
+""")
+    code, out = site.run("-n", "2", target="rig1 or rig2", timeout=60)
+    assert code == 1
+    assert "1 passed, 1 error" in out, out
+    assert re.search(r"infrastructure: rig\d would never come free", out), out
+    assert site.free() == site.names
 
 
 def test_a_run_that_is_killed_blocks_nothing(site: Site) -> None:

@@ -99,6 +99,27 @@ def test_a_wait_ends_with_the_lease(lab: Lab, queued: Queued) -> None:
     assert got[0].board == "a"
 
 
+def test_two_who_wait_for_each_other(lab: Lab, queued: Queued) -> None:
+    """The one that closes the circle is told; the other gets what it has, once it gives it back."""
+    a, b = take(lab, "a", purpose="first"), take(lab, "b", purpose="second")
+    got: list[Lease] = []
+
+    def wait() -> None:
+        got.append(lab.acquire(["b"], purpose="first", wait=30, keeps=["a"]))
+
+    thread = in_thread(wait)
+    queued(1)
+    with pytest.raises(Busy, match="a would never come free") as busy:
+        lab.acquire(["a"], purpose="second", wait=30, keeps=["b"])
+    assert "what we have, b:\n    a: " in str(busy.value)
+    assert "(first) has it, and waits for b" in str(busy.value)
+    assert len(lab.queue()) == 1
+    b.release()
+    thread.join(30)
+    assert got[0].board == "b"
+    a.release()
+
+
 def test_an_interrupted_wait_is_in_nobodys_way(lab: Lab, queued: Queued) -> None:
     def interrupt(_why: str) -> None:
         queued(1)

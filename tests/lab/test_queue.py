@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_hil.lab.queue import AGE, PRIORITIES, Board, Plan, Waiter, assign, order, plans
+from pytest_hil.lab.queue import AGE, PRIORITIES, Board, Plan, Waiter, assign, order, plans, stuck
 
 NAMES = ("a", "b", "c", "d")
 USERS = ("one", "two")
@@ -151,3 +151,20 @@ def test_a_death_that_matters_is_seen(
         if after[one.number].take is not None and before[one.number].take is None
     ]
     assert woken or not can_go_on
+
+
+def test_who_waits_for_each_other() -> None:
+    a = replace(waiter(1, "b"), keeps=("a",))
+    b = replace(waiter(2, "a"), keeps=("b",))
+    assert stuck([a]) == stuck([b]) == []  # who has what it wants may be done with it soon
+    assert stuck([a, b]) == [a, b]
+    # One that would do with something else gets it some day.
+    assert stuck([a, replace(b, wants=("a", "c"))]) == []
+    # One that keeps nothing is stuck with them, if it wants theirs.
+    assert stuck([a, b, waiter(3, "a"), waiter(4, "c")]) == [a, b, waiter(3, "a")]
+
+
+def test_a_circle_of_three() -> None:
+    circle = [replace(waiter(n, "bca"[n]), keeps=("abc"[n],)) for n in range(3)]
+    assert stuck(circle) == circle
+    assert stuck(circle[1:]) == []
