@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -20,6 +21,7 @@ from pytest_hil.plugin.items import Attempt, Use, attempt_of, worker_id
 FLAG = "hil_infrastructure"
 PREFIX = "infrastructure: "
 _OURS = __name__.partition(".")[0]
+_HERE = Path(__file__).parents[1]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,7 +29,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     attempt = attempt_of(item)
-    error = call.excinfo.value if call.excinfo is not None else None
+    _complete(item, call, attempt)
+    error = _one_of_ours(call.excinfo.value) if call.excinfo is not None else None
     of_test = False
     if isinstance(error, HilError):
         if item.config.getoption("fulltrace", default=False):
@@ -47,18 +50,42 @@ def pytest_runtest_makereport(
         error, crash = crash, None
     report = yield
     if crash is not None and not (report.skipped and hasattr(report, "wasxfail")):
-        _make_failed(report, crashes.PREFIX + str(crash), call, of_test=of_test)
+        _make_failed(item, report, crashes.PREFIX + str(crash), call, of_test=of_test)
     elif isinstance(error, InfrastructureError) and not _expected(report, item):
         for use in _broken(attempt, error):
             use.target.broke(error)
-        _make_failed(report, PREFIX + str(error), call, of_test=of_test)
+        _make_failed(item, report, PREFIX + str(error), call, of_test=of_test)
         setattr(report, FLAG, True)
+        if attempt is not None and attempt.in_call:
+            attempt.broke = error
     elif isinstance(error, HilError) and report.failed and not of_test:
         # It came from a fixture of ours: what it says is all that helps.
-        report.longrepr = _in_words(call, str(error))
+        report.longrepr = _in_words(item, call, str(error))
     if attempt is not None:
         attempt.worsen(_outcome(report))
+        attempt.failed |= attempt.in_call and _outcome(report) == "failed"
     return report
+
+
+def _complete(item: pytest.Item, call: pytest.CallInfo[None], attempt: Attempt | None) -> None:
+    """What ended this phase, where pytest says it only later."""
+    if call.excinfo is not None or call.when != "call":
+        return
+    # Of a unittest.TestCase: pytest takes what its test raised from here itself, after us.
+    if theirs := getattr(item, "_excinfo", None):
+        call.excinfo = theirs[0]
+    # A test in which subtests failed fails for pytest; if they broke on our side, it did.
+    elif attempt and attempt.broke and not attempt.in_call and not attempt.failed:
+        call.excinfo = _raised(attempt.broke)
+
+
+def _one_of_ours(error: BaseException) -> BaseException:
+    """Of a group of errors, as tasks and threads make them, the first if all broke on our side."""
+    if isinstance(error, BaseExceptionGroup):
+        first = _one_of_ours(error.exceptions[0])
+        if isinstance(first, InfrastructureError) and not error.split(InfrastructureError)[1]:
+            return first
+    return error
 
 
 def _real_reason(error: HilError, attempt: Attempt | None) -> HilError:
@@ -116,13 +143,18 @@ def _raised(error: Exception) -> pytest.ExceptionInfo[BaseException]:
 
 
 def _make_failed(
-    report: pytest.TestReport, message: str, call: pytest.CallInfo[None], *, of_test: bool
+    item: pytest.Item,
+    report: pytest.TestReport,
+    message: str,
+    call: pytest.CallInfo[None],
+    *,
+    of_test: bool,
 ) -> None:
     """Failed, for a reason that is not the test's own: said first, then where the test was."""
     report.outcome = "failed"
     if hasattr(report, "wasxfail"):
         del report.wasxfail
-    said = _in_words(call, message)
+    said = _in_words(item, call, message)
     theirs: Any = report.longrepr
     if of_test and hasattr(theirs, "chain"):
         # First what happened, then where in the test; not what happened once more.
@@ -137,11 +169,14 @@ def _make_failed(
         report.longrepr = said
 
 
-def _in_words(call: pytest.CallInfo[None], message: str) -> Any:
+def _in_words(item: pytest.Item, call: pytest.CallInfo[None], message: str) -> Any:
     """What stands in a report for an exception of which only the message matters."""
     assert call.excinfo is not None
     said: Any = call.excinfo.getrepr(style="value", chain=False)
     said.reprcrash.message = message
+    if Path(said.reprcrash.path).is_relative_to(_HERE):
+        # Editors and --tb=line go there.
+        said.reprcrash.path, said.reprcrash.lineno = str(item.path), (item.location[1] or 0) + 1
     said.reprtraceback.reprentries[0].lines[:] = message.splitlines()
     return said
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_hil.console.capture import Mark
     from pytest_hil.console.session import Console
     from pytest_hil.crash import Crash
+    from pytest_hil.errors import InfrastructureError
     from pytest_hil.plugin.selection import Wanted
     from pytest_hil.target import Opened
 
@@ -47,7 +48,8 @@ class Use:
 class Attempt:
     """One set-up, call and tear-down of a test; one that is run again has several.
 
-    ``worst`` is its outcome so far: passed, skipped, failed or error.
+    ``worst`` is its outcome so far: passed, skipped, failed or error. ``broke``: what broke on our
+    side in a subtest; ``failed``: whether a subtest failed.
     """
 
     item: pytest.Item
@@ -55,6 +57,8 @@ class Attempt:
     in_call: bool = False
     worst: str = "passed"
     uses: list[Use] = field(default_factory=list)
+    broke: InfrastructureError | None = None
+    failed: bool = False
 
     def worsen(self, outcome: str) -> None:
         """Note how a phase of it ended."""

@@ -142,3 +142,61 @@ def test_our_own_lines_are_left_out(plain: pytest.Pytester) -> None:
     )
     assert "load.py" not in done.stdout.str()
     assert "load.py" in plain.runpytest_inprocess("--full-trace").stdout.str()
+
+
+def test_wherever_it_is_raised(plain: pytest.Pytester) -> None:
+    """Of a TestCase pytest knows it late; tasks put it into groups; subtests report for themselves.
+
+    A failure beside it is a failure.
+    """
+    plain.makepyfile(
+        test_it="""
+        import unittest
+        from pytest_hil.errors import ChannelLost
+
+        def gone(): raise ChannelLost("the way is gone")
+
+        class TestIt(unittest.TestCase):
+            def test_case(self): gone()
+            def test_case_that_fails(self): self.fail()
+
+        def test_group():
+            inner = ExceptionGroup("tasks", [ChannelLost("the way is gone")])
+            raise ExceptionGroup("more tasks", [inner, ChannelLost("this one too")])
+
+        def test_group_with_a_failure():
+            raise ExceptionGroup("tasks", [ChannelLost("the way is gone"), AssertionError("so")])
+
+        def test_sub(subtests):
+            with subtests.test(number=0): gone()
+            with subtests.test(number=1): pass
+
+        def test_sub_with_a_failure(subtests):
+            with subtests.test(number=0): gone()
+            with subtests.test(number=1): assert False
+        """
+    )
+    done = plain.runpytest_subprocess("-rA")
+    for name in ("TestIt::test_case", "test_group", "test_sub"):
+        done.stdout.fnmatch_lines(
+            [f"ERROR test_it.py::{name} - infrastructure: the way is gone"], consecutive=False
+        )
+    for name in (
+        "TestIt::test_case_that_fails",
+        "test_group_with_a_failure",
+        "test_sub_with_a_failure",
+    ):
+        done.stdout.fnmatch_lines([f"FAILED test_it.py::{name}*"])
+
+
+@pytest.mark.machine
+def test_it_happened_in_the_test(plain: pytest.Pytester) -> None:
+    plain.makepyfile(
+        test_it="""
+        # a line
+        def test_it(hil):
+            hil.run("echo '<1>BUG: KASAN: use-after-free in foo+0x1/0x2' > /dev/kmsg")
+        """
+    )
+    done = plain.runpytest_subprocess("--hil-target=qemu", "--tb=line")
+    done.stdout.fnmatch_lines(["*/test_it.py:2: crash: KASAN: use-after-free in foo"])
