@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
+from pytest_hil.errors import InfrastructureError
 from pytest_hil.plugin import options, status
 
 if TYPE_CHECKING:
     from pytest_hil.bench import Bench
 
 _BENCH = pytest.StashKey["Bench"]()
+_AT_EXIT = pytest.StashKey[Callable[[], None]]()
 
 MEMORY_BUDGET = "PYTEST_HIL_MEMORY_BUDGET"
 BOOT_TIMEOUT = 60.0
@@ -104,8 +108,16 @@ def bench_of(config: pytest.Config) -> Bench:
             say=lambda line: status.status_of(config).say(line),
         )
         # pytest.main() in somebody's program may end without pytest's own last hook.
-        atexit.register(found.close)
+        config.stash[_AT_EXIT] = atexit.register(partial(_close, config, found))
     return found
+
+
+def _close(config: pytest.Config, bench: Bench) -> None:
+    """The tests have their outcomes: what cannot be given back in order is said, and no more."""
+    try:
+        bench.close()
+    except InfrastructureError as error:
+        status.status_of(config).say(f"at the end of the run: {error}")
 
 
 def made_bench(config: pytest.Config) -> Bench | None:
@@ -159,7 +171,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    bench = config.stash.get(_BENCH, None)
-    if bench is not None:
-        bench.close()
-        atexit.unregister(bench.close)
+    close = config.stash.get(_AT_EXIT, None)
+    if close is not None:
+        close()
+        atexit.unregister(close)

@@ -250,6 +250,7 @@ def pytest_configure_node(node: Any) -> None:
         from pytest_hil.qemu import runtime
 
         try:
+            runtime.reap()  # what killed runs left
             config.stash[_DIRECTORY] = runtime.directory("schedule")
         except InfrastructureError as error:
             status_of(config).say(f"tests are handed out without regard to boards: {error.message}")

@@ -103,6 +103,8 @@ class Terminal:
         self.listener: Listener | None = None
         # What was said, once however many workers say it; in order.
         self.notes: dict[str, None] = {}
+        # How many of them the summary has shown.
+        self.shown = 0
         # Where pytest's writer stood when a plain line was last written past it.
         self._broken = 0
         self.live = os.isatty(fd) and os.environ.get("TERM") != "dumb"
@@ -133,6 +135,8 @@ class Terminal:
             self.listener.close()
             self.listener = None
         self.display.close()
+        for note in list(self.notes)[self.shown :]:
+            self._write(f"hil: {note}\n")
 
     def _write(self, text: str) -> None:
         data = memoryview(text.encode(errors="replace"))
@@ -225,8 +229,11 @@ def pytest_terminal_summary(
 ) -> None:
     """What the user should know of how the tests ran stands at the end, where it is seen."""
     terminal = config.stash.get(_TERMINAL, None)
-    for note in [] if terminal is None else list(terminal.notes):
-        terminalreporter.write_line(f"hil: {note}")
+    if terminal is not None:
+        notes = list(terminal.notes)
+        terminal.shown = len(notes)
+        for note in notes:
+            terminalreporter.write_line(f"hil: {note}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -196,6 +196,25 @@ def pytest_runtest_teardown(item):
     assert site.violations() == []
 
 
+def test_a_registry_that_breaks_at_the_end(site: Site) -> None:
+    """The tests have their outcomes, and what is wrong is said in a line."""
+    (site.root / "test_it.py").write_text(COUNT.format(tests=1))
+    (site.root / "conftest.py").write_text("""
+import os, pathlib
+
+def pytest_sessionfinish():
+    pathlib.Path(os.environ["PYTEST_HIL_LAB"], "registry.sqlite").write_bytes(b"junk" * 2000)
+""")
+    code, out = site.run(target="rig1")
+    assert code == 0, out
+    assert "1 passed" in out
+    assert re.search(r"\nhil: at the end of the run: the lab's registry .* is damaged", out), out
+    assert "Traceback" not in out
+    for path in site.lab.directory.glob("registry.sqlite*"):
+        path.unlink()
+    assert site.free() == site.names
+
+
 def test_two_workers_that_want_each_others_boards(site: Site) -> None:
     """One of them is told at once; then the other one gets what it waits for."""
     (site.root / "test_it.py").write_text("""

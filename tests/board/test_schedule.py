@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -291,6 +292,26 @@ def pytest_runtest_logfinish(nodeid):
     assert out.count("node down") == 3
     died = re.findall(r"worker gw\d died while it ran no test \(Not properly terminated\)", out)
     assert len(set(died)) == 3, out
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_is_removed_by_the_next(site: Site, tmp_path: Path) -> None:
+    site.environment["TMPDIR"] = str(tmp_path / "tmp")
+    (tmp_path / "tmp").mkdir()
+    (site.root / "test_it.py").write_text(NUMBERED.format(tests=4))
+    (site.root / "conftest.py").write_text("""
+import os, signal
+
+def pytest_runtest_teardown(item):
+    if "[1]" in item.nodeid and not os.path.exists("killed"):
+        open("killed", "x").close()
+        os.kill(os.getppid(), signal.SIGKILL)
+""")
+    assert site.run("-n", "2")[0] == -signal.SIGKILL
+    assert list((tmp_path / "tmp").glob("*/*/schedule-*"))
+    code, out = site.run("-n", "2")
+    assert code == 0, out
+    assert not list((tmp_path / "tmp").glob("*/*/schedule-*"))
 
 
 @pytest.mark.machine
