@@ -107,6 +107,12 @@ class CrashWatch:
             self._seen = len(self._found)
             return found
 
+    def settle_unseen(self) -> Sequence[Crash]:
+        """:meth:`unseen`, when what is being printed now has been read to its end."""
+        with self._news:
+            seen = self._seen
+        return self.settle(seen)
+
     def settle(self, mark: int, *, certain: bool = False) -> Sequence[Crash]:
         """:meth:`since`, when what is being printed now has been read to its end.
 

@@ -331,6 +331,11 @@ class Opened(Target):
     follower: Follower | None = None
     modules: tuple[Path, ...] = ()
     """The kernel modules that were put onto it, as files of this host: their crashes get lines."""
+    twins: Sequence[Opened] = ()
+    """Those that :meth:`fork` gave, in their order, also when they are closed."""
+    on_fork: Callable[[Opened], object] | None = None
+    """Gets a twin before whoever asked for it does."""
+    is_twin = False
     _crash_watch: CrashWatch | None = None
 
     def _was_put(self, local: str | PathLike[str]) -> None:

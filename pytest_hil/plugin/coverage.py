@@ -147,6 +147,8 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
     from pytest_hil.target import Opened
 
     assert isinstance(target, Opened)  # whoever opened it gave it here
+    if target.is_twin:
+        return  # its counters began as copies of those of the first
     collector = target.follower
     if not isinstance(collector, Collector):
         gcov = config.getoption("hil_cov_gcov") or ""

@@ -13,12 +13,12 @@ import pytest
 from pytest_hil.errors import BoardRestarted, ConfigError, Crashed
 from pytest_hil.plugin import pstore, taint
 from pytest_hil.plugin.artifacts import directory_of, place_of, run_of, warn
-from pytest_hil.plugin.items import Attempt, Use, attempt_of
+from pytest_hil.plugin.items import Attempt, Use, attempt_of, now
 from pytest_hil.plugin.symbols import with_lines
 
 if TYPE_CHECKING:
     from pytest_hil.crash import Crash, Rules
-    from pytest_hil.target import Target
+    from pytest_hil.target import Opened, Target
 
 PREFIX = "crash: "
 
@@ -110,6 +110,24 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
             f"the target {target.name} crashed before this test, after the last one that used it: "
             f"{missed[0].title}",
             crash=missed[0],
+        )
+
+
+def check_left(config: pytest.Config, target: Opened) -> None:
+    """A target is about to be closed that the test of this moment does not use: nobody else would
+    tell of a crash since the last one that did. Raises Crashed.
+    """
+    attempt = now(config).attempt
+    if attempt is not None and any(use.target is target for use in attempt.uses):
+        return
+    left = [crash for each in (target, *target.twins) for crash in each.crash_watch.settle_unseen()]
+    if left and _only_restarted(left):
+        text = f"the board {target.name} restarted after the last test that used it"
+        warn(config, text, "" if attempt is None else attempt.item.nodeid)
+    elif left:
+        raise Crashed(
+            f"the target {target.name} crashed after the last test that used it: {left[0].title}",
+            crash=left[0],
         )
 
 

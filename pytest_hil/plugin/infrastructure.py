@@ -13,7 +13,13 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_hil.errors import BoardRestarted, ConsoleClosed, HilError, InfrastructureError
+from pytest_hil.errors import (
+    BoardRestarted,
+    ConsoleClosed,
+    Crashed,
+    HilError,
+    InfrastructureError,
+)
 from pytest_hil.plugin import crashes
 from pytest_hil.plugin.items import Attempt, Use, attempt_of, worker_id
 
@@ -30,7 +36,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     attempt = attempt_of(item)
     _complete(item, call, attempt)
-    error = _one_of_ours(call.excinfo.value) if call.excinfo is not None else None
+    error = call.excinfo.value if call.excinfo is not None else None
     of_test = False
     if isinstance(error, HilError):
         if item.config.getoption("fulltrace", default=False):
@@ -68,24 +74,33 @@ def pytest_runtest_makereport(
 
 
 def _complete(item: pytest.Item, call: pytest.CallInfo[None], attempt: Attempt | None) -> None:
-    """What ended this phase, where pytest says it only later."""
-    if call.excinfo is not None or call.when != "call":
-        return
-    # Of a unittest.TestCase: pytest takes what its test raised from here itself, after us.
-    if theirs := getattr(item, "_excinfo", None):
-        call.excinfo = theirs[0]
-    # A test in which subtests failed fails for pytest; if they broke on our side, it did.
-    elif attempt and attempt.broke and not attempt.in_call and not attempt.failed:
-        call.excinfo = _raised(attempt.broke)
+    """What ended this phase, where pytest says it only later or in a group with others."""
+    if call.excinfo is None and call.when == "call":
+        # Of a unittest.TestCase: pytest takes what its test raised from here itself, after us.
+        if theirs := getattr(item, "_excinfo", None):
+            call.excinfo = theirs[0]
+        # A test in which subtests failed fails for pytest; if they broke on our side, it did.
+        elif attempt and attempt.broke and not attempt.in_call and not attempt.failed:
+            call.excinfo = _raised(attempt.broke)
+    if call.excinfo is not None and (one := _one_of_ours(call.excinfo.value)) is not None:
+        # One that was put into a group and never raised happened where the group did.
+        one.__traceback__ = one.__traceback__ or call.excinfo.tb
+        call.excinfo = pytest.ExceptionInfo.from_exception(one)
 
 
-def _one_of_ours(error: BaseException) -> BaseException:
-    """Of a group of errors, as tasks and threads make them, the first if all broke on our side."""
-    if isinstance(error, BaseExceptionGroup):
-        first = _one_of_ours(error.exceptions[0])
-        if isinstance(first, InfrastructureError) and not error.split(InfrastructureError)[1]:
-            return first
-    return error
+def _one_of_ours(error: BaseException) -> BaseException | None:
+    """Of a group of errors, as tasks, threads and tear-downs make them, the first that says why, if
+    there is nothing else in it: a crash, or what broke on our side.
+    """
+    if not isinstance(error, BaseExceptionGroup) or error.split((Crashed, InfrastructureError))[1]:
+        return None
+    for kind in (Crashed, InfrastructureError):
+        found: BaseException | None = error.subgroup(kind)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if found is not None:
+            return found
+    return None
 
 
 def _real_reason(error: HilError, attempt: Attempt | None) -> HilError:

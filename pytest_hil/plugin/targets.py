@@ -77,7 +77,7 @@ def hil(request: pytest.FixtureRequest) -> Iterator[Target]:
     finally:
         if _SHARED in request.config.stash:
             del request.config.stash[_SHARED]
-        target.close()
+        _close(request.config, target)
 
 
 @pytest.fixture(scope=_scope)
@@ -103,12 +103,22 @@ def hil_open(request: pytest.FixtureRequest) -> Iterator[HilOpen]:
             if attempt is not None and attempt.in_call:
                 item.addfinalizer(target.close)
             else:
-                of_fixture.callback(target.close)
+                of_fixture.callback(_close, config, target)
             count += 1
             enter(item, wanted, target, f"{count}-{wanted.name}", opened_in=opened_in)
             return target
 
         yield open
+
+
+def _close(config: pytest.Config, target: Opened) -> None:
+    """Close a target that several tests may have used."""
+    from pytest_hil.plugin.crashes import check_left
+
+    try:
+        check_left(config, target)
+    finally:
+        target.close()
 
 
 def open_target(item: pytest.Item, wanted: Wanted) -> Opened:
@@ -156,6 +166,23 @@ def enter(
     if ("hil_target", target.name) not in item.user_properties:
         item.user_properties.append(("hil_target", target.name))
     item.config.hook.pytest_hil_ready(target=target, item=item, label=label)
+    # Of its twins, those that earlier tests have left are this one's too.
+    for number, twin in enumerate(target.twins, 1):
+        if not twin.closed:
+            enter(item, wanted, twin, _twins_label(label, number))
+    target.on_fork = lambda twin: enter(
+        _test_of(item), wanted, twin, _twins_label(label, len(target.twins))
+    )
+
+
+def _twins_label(label: str, number: int) -> str:
+    return f"{label}-fork-{number}" if label else f"fork-{number}"
+
+
+def _test_of(item: pytest.Item) -> pytest.Item:
+    """The test that runs now: it may be another one than that which the target was opened for."""
+    attempt = now(item.config).attempt
+    return item if attempt is None else attempt.item
 
 
 def _item(request: pytest.FixtureRequest) -> pytest.Item:

@@ -74,7 +74,6 @@ class Guest(Opened):
         self._record_to: Path | None = None
         self._qmp_log: Callable[[dict[str, Any]], None] | None = None
         self._saved: Path | None = None
-        self._forks: list[Guest] = []
         self._closed = False
         self._reset_at: Mark | None = None
         # Where the console was before a reset that was asked for.
@@ -317,11 +316,14 @@ class Guest(Opened):
         twin = Guest(
             self._factory, machine, Origin("snapshot", "fork"), boot_timeout=self._boot_timeout
         )
-        self._forks.append(twin)
+        twin.is_twin = True
+        self.twins = (*self.twins, twin)
         if self._closed:
             twin.close()
             raise MachineError(f"the target {self.name} was closed")
         self._events("fork")
+        if self.on_fork is not None:
+            self.on_fork(twin)
         return twin
 
     @property
@@ -340,7 +342,7 @@ class Guest(Opened):
             everything.callback(self._machine.close)
             if self._usb is not None:
                 everything.callback(self._usb.close)
-            for twin in self._forks:
+            for twin in self.twins:
                 everything.callback(twin.close)
 
     def died(self) -> InfrastructureError | None:

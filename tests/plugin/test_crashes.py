@@ -90,6 +90,82 @@ def test_after(hil):
 
 
 @pytest.mark.machine
+def test_a_twin_crashes(inner: Any) -> None:
+    """Like any other target of the test, and with its console in the artifacts."""
+    inner.write(
+        f"""
+import pytest
+{WARN}
+def test_twin(hil):
+    twin = hil.fork()
+    warn(twin)
+    assert twin.run("echo on").ok
+def test_panic_of_a_twins_twin(hil):
+    hil.fork().fork().run("echo c > /proc/sysrq-trigger")
+"""
+    )
+    assert inner.run(QEMU, env=WIDE) == 1
+    lines = [line for line in inner.text.splitlines() if line.startswith("FAILED")]
+    assert [line.partition("::")[2] for line in lines] == [
+        "test_twin - crash: WARNING in bar_open [foo] (fork-1)",
+        "test_panic_of_a_twins_twin - crash: panic: sysrq triggered crash (fork-1-fork-1)",
+    ]
+    latest = inner.directory / ".hil" / "latest"
+    (console,) = latest.glob("*test_twin*/fork-1/console.log")
+    assert "WARNING: CPU: 0" in console.read_text()
+    assert list(latest.glob("*test_twin*/fork-1/crash.txt"))
+
+
+@pytest.mark.machine
+def test_a_twin_of_an_earlier_test_crashes(inner: Any) -> None:
+    inner.write(
+        f"""
+{WARN}
+twins = []
+def test_1(hil): twins.append(hil.fork())
+def test_2(hil): warn(twins[0])
+def test_3(hil): pass
+"""
+    )
+    assert inner.run(QEMU, "--hil-scope=module", env=WIDE) == 1
+    assert "::test_2 - crash: WARNING in bar_open [foo] (fork-1)" in inner.text
+    assert "1 failed, 2 passed" in inner.text
+
+
+@pytest.mark.machine
+def test_nobody_uses_the_target_any_more(inner: Any) -> None:
+    """It crashes in the tear-down of a fixture, after the last test that uses it."""
+    inner.write(
+        f"""
+import pytest
+{WARN}
+@pytest.fixture(scope="module")
+def service(hil):
+    yield
+    warn(hil)
+@pytest.fixture(scope="module")
+def second(hil_open):
+    found = hil_open()
+    yield
+    warn(found)
+def test_1(service): pass
+@pytest.mark.hil(memory="192M")
+def test_2(hil): pass
+def test_3(second): pass
+def test_4(): pass
+"""
+    )
+    assert inner.run(QEMU, "--hil-scope=module", env=WIDE) == 1
+    lines = [line for line in inner.text.splitlines() if line.startswith("ERROR")]
+    title = "crash: the target qemu crashed after the last test that used it: WARNING in bar_open"
+    assert [line.partition("::")[2] for line in lines] == [
+        f"test_2 - {title} [foo]",
+        f"test_4 - {title} [foo]",
+    ]
+    assert "3 passed, 2 errors" in inner.text
+
+
+@pytest.mark.machine
 def test_crashes_that_are_wanted_and_those_that_are_no_matter(inner: Any) -> None:
     inner.write(
         f"""
