@@ -393,10 +393,13 @@ class Guest(Opened):
         if self._closed:
             raise NotThere(f"the target {self.name} is closed: it cannot {what}")
         if not self._machine.powered:
-            raise NotThere(
-                f"the target {self.name} is switched off: it cannot {what}",
-                mend="hil.power.on() switches it on",
-            )
+            raise self._is_off(what)
+
+    def _is_off(self, what: str) -> NotThere:
+        return NotThere(
+            f"the target {self.name} is switched off: it cannot {what}",
+            mend="hil.power.on() switches it on",
+        )
 
     def _must_save(self, what: str) -> None:
         if not self._factory.plan.can_save:
@@ -423,6 +426,7 @@ class Guest(Opened):
         self._machine.powered = False
         self._events("power", on=False)
         machine = self._machine
+        machine.console.fail(self._is_off("be talked to by its console"))
         if machine.shell is not None:
             machine.shell.fail(ChannelLost(f"the machine {self.name} was switched off"))
         if self._usb is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -87,6 +88,20 @@ def test_after(hil):
     assert "== panic: sysrq" in written[0].with_suffix(".txt").read_text()
     events = (written[0].parent / "events.jsonl").read_text()
     assert '"kind": "crash"' in events
+
+
+@pytest.mark.machine
+def test_it_happened_in_the_test(inner: Any) -> None:
+    """And not in a file of the plugin's: editors go there."""
+    inner.write(
+        """
+# A line.
+def test_it(hil):
+    hil.run("echo '<1>BUG: KASAN: use-after-free in foo+0x1/0x2' > /dev/kmsg")
+"""
+    )
+    assert inner.run(QEMU, "--tb=line", env=WIDE) == 1
+    assert re.search(r"/test_\w+\.py:3: crash: KASAN: use-after-free in foo\n", inner.text)
 
 
 @pytest.mark.machine

@@ -187,16 +187,3 @@ def test_wherever_it_is_raised(plain: pytest.Pytester) -> None:
         "test_sub_with_a_failure",
     ):
         done.stdout.fnmatch_lines([f"FAILED test_it.py::{name}*"])
-
-
-@pytest.mark.machine
-def test_it_happened_in_the_test(plain: pytest.Pytester) -> None:
-    plain.makepyfile(
-        test_it="""
-        # a line
-        def test_it(hil):
-            hil.run("echo '<1>BUG: KASAN: use-after-free in foo+0x1/0x2' > /dev/kmsg")
-        """
-    )
-    done = plain.runpytest_subprocess("--hil-target=qemu", "--tb=line")
-    done.stdout.fnmatch_lines(["*/test_it.py:2: crash: KASAN: use-after-free in foo"])

@@ -328,3 +328,24 @@ def test_it(hil):
     assert "A␎B␇\ufffdC␍D" in inner.text
     assert "␛[2J␎" in inner.text
     assert not set("\x0e\x07\x1b\x9b") & set(inner.text)
+
+
+def test_who_switches_it_off_is_told_so(inner: Any) -> None:
+    """Whatever they use then: the console too, which is no error of our side's."""
+    inner.write(
+        """
+import pytest
+from pytest_hil import NotThere
+
+@pytest.mark.parametrize("use", ["sendline", "expect"])
+def test_it(hil, use):
+    hil.power.off()
+    with pytest.raises(NotThere, match="the target qemu is switched off"):
+        getattr(hil.console, use)("x")
+    hil.power.on()
+    hil.console.sendline("echo $((6 * 7))")
+    hil.console.expect("42")
+"""
+    )
+    assert inner.run(QEMU) == 0
+    assert "2 passed" in inner.text
