@@ -128,7 +128,7 @@ class Station:
                 f"there is no stage {wanted!r}",
                 mend=nearest(wanted, self.states),
             )
-        for step in path(self._stages, self.state, wanted):
+        for step in path(self._stages, self.state, wanted, switched=self._switch is not None):
             self._go(step)
 
     def ready(self) -> None:
@@ -137,9 +137,8 @@ class Station:
             self.state = OFF
         # A console that is not there may need the board's power.
         can_ask = self._line.there or self._switch is None
-        if self.state is None and self._stages and can_ask and self._is_here(self._stages[-1]):
-            self.state = self.last
-            self._entered = self.console.mark()
+        if self.state is None and can_ask:
+            self._look()
         elif self.state == self.last and not self._is_here(self._stages[-1]):
             self.state = None
         self.boot()
@@ -174,6 +173,15 @@ class Station:
             self.boot()
         else:
             self._go(Step("on"))
+
+    def _look(self) -> None:
+        """Whether it is at its last stage; at another only where no power cycle gets it there."""
+        asked = self._stages if self._switch is None else self._stages[-1:]
+        for one in reversed(asked):
+            if self._is_here(one):
+                self.state = one.name
+                self._entered = self.console.mark()
+                return
 
     def _is_here(self, placed: Placed) -> bool:
         try:

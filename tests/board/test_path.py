@@ -47,6 +47,15 @@ def test_from_nobody_knows_where() -> None:
     assert moves([UBOOT, LOGIN], None, OFF) == "off"
 
 
+def test_what_has_no_switch_is_waited_for_where_nobody_knows_it() -> None:
+    assert path([STOPPED, LOGIN], None, "shell", switched=False) == [Step("enter", "shell")]
+    assert path([STOPPED, LOGIN], "bootloader", "shell", switched=False) == [
+        Step("leave", "bootloader"),
+        Step("enter", "shell"),
+    ]
+    assert path([STOPPED, LOGIN], None, OFF, switched=False) == [Step("off")]
+
+
 def test_a_stage_that_there_is_not() -> None:
     with pytest.raises(KeyError, match="nowhere"):
         path([UBOOT], OFF, "nowhere")

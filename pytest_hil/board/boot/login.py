@@ -108,4 +108,7 @@ class Login:
                 return False
             case None:
                 way.send(b"\x03\r")
+                # What a shell would be told may be somebody's name at a login prompt yet to come.
+                if way.expect_or_none([self._options.prompt, self._options.login], _ANSWER) != 0:
+                    return False
         return self._counts(way)

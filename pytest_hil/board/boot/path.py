@@ -31,11 +31,12 @@ class Step:
     stage: str = ""
 
 
-def path(stages: Sequence[Named], at: str | None, to: str) -> list[Step]:
+def path(stages: Sequence[Named], at: str | None, to: str, *, switched: bool = True) -> list[Step]:
     """The steps from one state to another; ``at`` None: nobody knows where it is.
 
-    Forward if that leads there, else by way of switching it off. Raises KeyError for a state that
-    there is not.
+    Forward if that leads there, else by way of switching it off. Where there is no switch (not
+    ``switched``), and nobody knows where it is, it is waited for: it may be on its way.
+    Raises KeyError for a state that there is not.
     """
     names = [one.name for one in stages]
     if to == OFF:
@@ -43,6 +44,8 @@ def path(stages: Sequence[Named], at: str | None, to: str) -> list[Step]:
     end = names.index(to) if to in names else _missing(to)
     if at == to:
         return []
+    if at is None and not switched:
+        return [Step("enter", to)]
     begin = names.index(at) if at in names else -1
     steps: list[Step] = []
     if 0 <= begin < end:
