@@ -378,8 +378,7 @@ def _make_ready(station: Station, leased: _Leased) -> None:
     if leased.doubt:
         station.restart()
     elif between == "cycle":
-        station.off()
-        station.boot()
+        station.cycle()
     elif between == "reset":
         station.reset()
     else:

@@ -241,8 +241,7 @@ class BoardPower:
         """Off, on, ready."""
         self._leaving("power")
         with self._station.blamed():
-            self._station.off()
-            self._station.boot()
+            self._station.cycle()
 
     def read(self) -> bool:
         """Whether it is on."""

@@ -68,6 +68,8 @@ class Station:
         self._entered = Mark(0, 0)
         # Whether it left that by itself, is booting, and nobody has typed anything since.
         self._boots = False
+        # Whether its power was switched on here, and not off again.
+        self._switched_on = False
         self.crash_watch: CrashWatch | None = None
         self.on_down: Callable[[str], object] = bool
         self._progress = progress
@@ -102,8 +104,13 @@ class Station:
     def last(self) -> str:
         """The state at the end of its boot. Raises Unsupported when it has no stages."""
         if not self._stages:
-            raise Unsupported(self.name, "boot stages", mend="add [[target.NAME.boot]] tables")
+            raise self._lacks("boot stages")
         return self._stages[-1].name
+
+    def _lacks(self, what: str) -> Unsupported:
+        """It has no stages, and so not this either."""
+        mend = f"add [[target.{self.name}.boot]] tables to boards.toml: its way to a shell"
+        return Unsupported(self.name, what, mend=mend)
 
     def at_rest(self) -> bool:
         """Whether it is at the end of its boot, and nobody has it leave that."""
@@ -132,7 +139,13 @@ class Station:
             self._go(step)
 
     def ready(self) -> None:
-        """To the last stage, from wherever it is: what it is in already is found out first."""
+        """To the last stage, from wherever it is: what it is in already is found out first.
+
+        Without stages nobody can ask it more than that it has power.
+        """
+        if not self._stages:
+            self._have_power()
+            return
         if self.state is None and self._switch is not None and self._switch.read() is False:
             self.state = OFF
         # A console that is not there may need the board's power.
@@ -149,7 +162,7 @@ class Station:
         Nothing is typed while nobody has: it might stop a boot loader. Raises StageFailed,
         ChannelLost.
         """
-        if self.state not in (None, self.last):
+        if not self._stages or self.state not in (None, self.last):
             return
         if not (self._boots or self._restarted(self.console.since(self._entered))):
             return
@@ -168,10 +181,25 @@ class Station:
             self.state = None
             self.ready()
             return
+        self.cycle()
+
+    def cycle(self) -> None:
+        """Off, on, and to the last stage if it has any. Raises as :meth:`boot` does."""
         self.off()
-        if self._stages:
-            self.boot()
-        else:
+        self._go(Step("on"))
+        self._follow()
+
+    def _follow(self) -> None:
+        """It has just begun to boot: to the last stage, if it has any."""
+        for step in path(self._stages, OFF, self.last)[1:] if self._stages else ():
+            self._go(step)
+
+    def _have_power(self) -> None:
+        """On, unless it is: a switch that cannot say was last told so here."""
+        if self._switch is None:
+            return
+        said = self._switch.read()
+        if not (self._switched_on if said is None else said):
             self._go(Step("on"))
 
     def _look(self) -> None:
@@ -204,6 +232,7 @@ class Station:
             self.console.skip(self.console.mark())
         if step.move == "on":
             self._power().on()
+            self._switched_on = True
             self._line.powered()
         else:
             placed = next(one for one in self._stages if one.name == step.stage)
@@ -245,6 +274,7 @@ class Station:
         self.state = None
         began = time.monotonic()
         self._power().off()
+        self._switched_on = False
         self._line.unpowered()
         self.state = OFF
         self.events("boot", move="off", seconds=round(time.monotonic() - began, 3))
@@ -270,15 +300,14 @@ class Station:
             self._reset.off()
         self.events("reset")
         self.on_down("the board was reset")
-        for step in path(self._stages, OFF, self.last)[1:]:
-            self._go(step)
+        self._follow()
 
     # --- what is at the end of it ---
 
     def shell(self, what: str) -> SerialShell | SshShell:
         """The shell at the last stage. Raises Unsupported, and NotThere when it is elsewhere."""
         if not self._stages:
-            raise Unsupported(self.name, f"shell to {what}", mend="add [[target.NAME.boot]] tables")
+            raise self._lacks(f"shell to {what}")
         if self.state != self.last:
             # The test has switched it off, or stopped its boot: that is no fault of the board's.
             kind = InfrastructureError if self.state is None else NotThere
