@@ -126,6 +126,14 @@ def read(
             "missing",
             'write console = {driver = "serial", port = "/dev/serial/by-id/…"}',
         )
+    between = found.get("between", "keep")
+    lacking = {"cycle": {"power"}, "reset": {"reset", "power"}}.get(between)
+    if lacking is not None and not lacking & raw.keys():
+        problems.add(
+            f"{prefix}between",
+            f"{between!r} takes a {' or a '.join(sorted(lacking))} table, and there is none",
+            'add power = {driver = "…"}, or write between = "keep"',
+        )
     if "console" not in found:
         return None
     found.setdefault("arch", "aarch64")

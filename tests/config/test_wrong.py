@@ -106,6 +106,11 @@ def test_wrong_keys_of_a_target(tmp_path: Path, keys: str, message: str) -> None
         (BOARD + "tags = ['a b']", "[target.b] tags[0]: 'a b' is no tag"),
         (BOARD + "env = {'1A' = 'x'}", "[target.b] env.1A: '1A' is no variable's name"),
         (BOARD + "between = 'resett'", "did you mean 'reset'?"),
+        (
+            BOARD + "between = 'cycle'\nreset = 'manual'",
+            "[target.b] between: 'cycle' takes a power table",
+        ),
+        (BOARD + "between = 'reset'", "between: 'reset' takes a power or a reset table, and there"),
         (BOARD + "memory = '1G'", "[target.b] memory: unknown key"),
         (BOARD + "group = 'pi'", "[target.b] group: there is no group 'pi'"),
         (BOARD + "group = 'pi'\n[group.pie]", "did you mean 'pie'?"),
