@@ -72,6 +72,11 @@ def visible(text: str) -> str:
     return text.translate(_UNSEEN)
 
 
+def one_line(text: str) -> str:
+    """Somebody's words for a place in a line of ours: visible, and without line breaks."""
+    return visible(" ".join(text.splitlines()))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest right name, or all of them when none is near."""
     names = sorted(known)

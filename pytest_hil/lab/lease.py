@@ -261,8 +261,14 @@ class Lab:
         """Let only one user ("": ourselves) take a board, ``until`` a time of the wall clock or
         for so many seconds. Who has it now keeps it as long as they want.
 
-        Raises LabError when it is reserved by and for others.
+        Raises LabError when it is reserved by and for others, and ConfigError for words that no
+        terminal should be shown.
         """
+        for what, words in (("user", user), ("reason", reason)):
+            if not words.isprintable():
+                raise ConfigError(
+                    what, f"{words!r} has a character that cannot be printed", mend="remove it"
+                )
         now = time.time()
         if (until is None) == (seconds is None):
             raise ConfigError("until, seconds", "give one of them")

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_hil.errors import InfrastructureError
+from pytest_hil.errors import InfrastructureError, one_line
 from pytest_hil.lab.queue import Process, Waiter
 
 SCHEMA = 1
@@ -83,7 +83,8 @@ class Holder:
         run = f", run {self.run}" if self.run else ""
         purpose = f" ({self.purpose})" if self.purpose else ""
         ago = duration(time.time() - self.since)
-        return f"{self.user}@{self.host}, process {self.pid}{run}, for {ago}{purpose}"
+        # Others wrote it, and a purpose has the name of a directory.
+        return one_line(f"{self.user}@{self.host}, process {self.pid}{run}, for {ago}{purpose}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,8 @@ class Reservation:
     def __str__(self) -> str:
         end = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.until))
         by = f" by {self.maker}" if self.maker != self.user else ""
-        return f"reserved for {self.user}{by} until {end}" + (
-            f" ({self.reason})" if self.reason else ""
-        )
+        reason = f" ({self.reason})" if self.reason else ""
+        return one_line(f"reserved for {self.user}{by} until {end}{reason}")
 
 
 @dataclass(frozen=True, slots=True)

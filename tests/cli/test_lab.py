@@ -48,6 +48,13 @@ def test_who_has_a_board(cli: Cli, lab: Lab) -> None:
     assert row["state"] == "free"
 
 
+def test_a_purpose_steers_no_terminal(cli: Cli, lab: Lab) -> None:
+    """It has the name of a directory, which can be anything."""
+    with lab.acquire(["rpi4"], purpose="pytest in \x1b[31mred\nnext"):
+        for action in ("status", "history"):
+            assert "pytest in ␛[31mred next" in cli("lab", action).stdout
+
+
 def test_reserving(cli: Cli, lab: Lab) -> None:
     said = cli("lab", "reserve", "rpi4", "--for", "2h", "--user", NOBODY, "--reason", "demo")
     assert said.stdout.startswith(f"rpi4 is reserved for {NOBODY} by ")

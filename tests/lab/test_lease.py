@@ -19,6 +19,7 @@ from pytest_hil.lab import lease as lease_module
 from pytest_hil.lab import queue
 from pytest_hil.lab.lease import Busy, Lab, LabError, Lease
 from pytest_hil.lab.locks import Lock
+from pytest_hil.lab.registry import Holder, Reservation
 
 Queued = Callable[[int], None]
 
@@ -194,6 +195,22 @@ def test_reserved_for_another(lab: Lab) -> None:
     assert lab.release("a") is not None
     assert lab.release("a") is None
     take(lab, "a").release()
+
+
+@pytest.mark.parametrize("word", ["user", "reason"])
+def test_a_reservation_has_words_that_can_be_shown(lab: Lab, word: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{word}: 'a\\x1b\[31mred\\nnext' has a character"):
+        lab.reserve("a", seconds=60, **{word: "a\x1b[31mred\nnext"})  # type: ignore[arg-type]
+    assert lab.status(["a"])[0].reservation is None
+
+
+def test_what_others_wrote_steers_no_terminal() -> None:
+    words = "a\x1b[31mred\nnext"
+    reserved = Reservation("a", words, words, 0.0, 1.0, words)
+    holder = Holder(words, "host", 1, "run", words, 0.0)
+    for one in map(str, (reserved, holder)):
+        assert one.count("a␛[31mred next") == 2
+        assert one.isprintable()
 
 
 def test_reserved_for_us(lab: Lab) -> None:
