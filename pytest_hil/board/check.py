@@ -6,25 +6,42 @@ import dataclasses
 import os
 
 from pytest_hil.board import drivers, shells
-from pytest_hil.board.boot.stage import open_stages
+from pytest_hil.board.boot.stage import StageOptions, open_stages
 from pytest_hil.board.console.open import LineOptions
 from pytest_hil.board.power.switch import SwitchOptions
 from pytest_hil.config.board import BoardTarget
-from pytest_hil.config.driver import Nothing
+from pytest_hil.config.driver import Nothing, Section
+from pytest_hil.config.tables import Problems
+from pytest_hil.errors import ConfigError
 
 
 def check(target: BoardTarget) -> None:
-    """Raises ConfigError for what boards.toml says wrong about it."""
-    for kind, shared, section in (
+    """Raises ConfigError with all that boards.toml says wrong about it."""
+    problems = Problems(target.console.source)
+    sections = [
         ("console", LineOptions, target.console),
         ("power", SwitchOptions, target.power),
         ("power", SwitchOptions, target.reset),
-    ):
-        if section is not None:
-            driver = drivers.find(kind, section)
-            section.both(shared or Nothing, driver.Options)
-    open_stages(target.boot)
-    shells.check(target)
+        *(("boot", StageOptions, stage) for stage in target.boot),
+        ("shell", Nothing, target.shell),
+    ]
+    for kind, shared, section in sections:
+        if section is None:
+            continue
+        try:
+            own = shells.options_of(section) if kind == "shell" else _driver(kind, section)
+            section.read(shared, own, problems)
+        except ConfigError as error:
+            problems.include(error)
+    if not problems:
+        # What one stage says about another.
+        open_stages(target.boot)
+    problems.raise_if_any()
+
+
+def _driver(kind: str, section: Section) -> type:
+    options: type = drivers.find(kind, section).Options
+    return options
 
 
 def check_secrets(target: BoardTarget) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_hil.config.board import BoardTarget
-from pytest_hil.config.driver import key
+from pytest_hil.config.driver import Section, key
 from pytest_hil.config.values import text
 from pytest_hil.errors import nearest
 
@@ -28,9 +28,12 @@ class SerialOptions:
 
 def check(target: BoardTarget) -> None:
     """Raises ConfigError for what boards.toml says wrong about a board's shell."""
-    section = target.shell
-    if section is None:
-        return
+    if target.shell is not None:
+        target.shell.options(options_of(target.shell))
+
+
+def options_of(section: Section) -> type:
+    """The keys that its driver knows. Raises ConfigError."""
     if section.driver not in DRIVERS:
         raise section.wrong(
             "driver",
@@ -40,9 +43,8 @@ def check(target: BoardTarget) -> None:
     if section.driver == "ssh":
         from pytest_hil.shell.ssh import SshOptions
 
-        section.options(SshOptions)
-    else:
-        section.options(SerialOptions)
+        return SshOptions
+    return SerialOptions
 
 
 def open_shell(

@@ -51,16 +51,27 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "schema":
         print(json.dumps(boards_schema(), indent=2, ensure_ascii=False))
         return 0
-    config = load(args.boards, root=Path.cwd())
-    boards = {name: one for name, one in config.targets.items() if isinstance(one, BoardTarget)}
     if args.action == "check":
-        return _check(config, boards)
+        return _check(args.boards)
+    config = load(args.boards, root=Path.cwd())
+    boards = _boards(config)
     if args.action == "show":
         return _show(config, boards, args)
     return _list(config, boards, args)
 
 
-def _check(config: Config, boards: Mapping[str, BoardTarget]) -> int:
+def _boards(config: Config) -> dict[str, BoardTarget]:
+    return {name: one for name, one in config.targets.items() if isinstance(one, BoardTarget)}
+
+
+def _check(path: Path | None) -> int:
+    """What is wrong is what was asked for: it is no error of this command."""
+    try:
+        config = load(path, root=Path.cwd())
+    except ConfigError as error:
+        print(error)
+        return 1
+    boards = _boards(config)
     wrong = []
     for one in boards.values():
         try:

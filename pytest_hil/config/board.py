@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,27 +99,7 @@ def read(
 ) -> BoardTarget | None:
     """A board's table; None when it is so wrong that nothing can be made of it."""
 
-    def part(key: str) -> Callable[[object, Path], Section]:
-        def check(value: object, where: Path) -> Section:
-            return section(value, source=source, where=f"[target.{name}.{key}]", base=where)
-
-        return check
-
-    def stages(value: object, where: Path) -> tuple[Section, ...]:
-        one = part("boot")
-        if isinstance(value, dict | str):
-            value = [value]
-        return values.array(value, lambda each: one(each, where), "an array of tables")
-
-    def devices(value: object, where: Path) -> BoardUsb | None:
-        return usb.read(value, where, prefix=f"[target.{name}.usb] ", problems=problems)
-
-    checks = {
-        **KEYS,
-        "usb": devices,
-        "boot": stages,
-        **{key: part(key) for key in ("console", "power", "reset", "shell")},
-    }
+    checks = checks_of(f"target.{name}", source=source, problems=problems)
     found: dict[str, Any] = read_keys(raw, checks, base=base, prefix=prefix, problems=problems)
     if "console" not in raw:
         problems.add(
@@ -138,6 +119,36 @@ def read(
         return None
     found.setdefault("arch", "aarch64")
     return BoardTarget(name=name, **found)
+
+
+def checks_of(table: str, *, source: str, problems: Problems) -> dict[str, Check]:
+    """What checks the keys of a board's table, such as "target.rpi4"."""
+
+    def part(key: str) -> Callable[[object, Path], Section]:
+        def check(value: object, where: Path) -> Section:
+            return section(value, source=source, where=f"[{table}.{key}]", base=where)
+
+        return check
+
+    def stages(value: object, where: Path) -> tuple[Section, ...]:
+        if isinstance(value, dict | str):
+            return (part("boot")(value, where),)
+        numbers = itertools.count()
+
+        def one(each: object) -> Section:
+            return part(f"boot[{next(numbers)}]")(each, where)
+
+        return values.array(value, one, "an array of tables")
+
+    def devices(value: object, where: Path) -> BoardUsb | None:
+        return usb.read(value, where, prefix=f"[{table}.usb] ", problems=problems)
+
+    return {
+        **KEYS,
+        "usb": devices,
+        "boot": stages,
+        **{key: part(key) for key in ("console", "power", "reset", "shell")},
+    }
 
 
 def refuse_overrides(board: BoardTarget, where: str, overrides: Mapping[str, object]) -> None:

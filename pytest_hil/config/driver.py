@@ -103,19 +103,24 @@ class Section:
 
     def both(self, shared: type[S], own: type[T]) -> tuple[S, T]:
         """What every driver of its kind may have, and the driver's own. Raises ConfigError."""
-        checks = {**checks_of(shared), **checks_of(own)}
         problems = Problems(self.source)
-        prefix = f"{self.where} "
-        found = read_keys(self.written, checks, base=self.base, prefix=prefix, problems=problems)
-        for one in (*keys(shared), *keys(own)):
-            if one.required and one.name not in self.written:
-                problems.add(f"{prefix}{one.name}", "missing", one.help)
+        found = self.read(shared, own, problems)
         problems.raise_if_any()
         names = {one.name for one in keys(shared)}
         return (
             shared(**{name: value for name, value in found.items() if name in names}),
             own(**{name: value for name, value in found.items() if name not in names}),
         )
+
+    def read(self, shared: type, own: type, problems: Problems) -> dict[str, Any]:
+        """The keys that are right; what is wrong is added to ``problems``."""
+        checks = {**checks_of(shared), **checks_of(own)}
+        prefix = f"{self.where} "
+        found = read_keys(self.written, checks, base=self.base, prefix=prefix, problems=problems)
+        for one in (*keys(shared), *keys(own)):
+            if one.required and one.name not in self.written:
+                problems.add(f"{prefix}{one.name}", "missing", one.help)
+        return found
 
     def wrong(self, key: str, message: str, *, mend: str = "") -> ConfigError:
         """An error about one of its keys, for a driver to raise."""

@@ -31,6 +31,11 @@ class Problems:
     def add(self, where: str, message: str, mend: str = "") -> None:
         self._found.append((where, message, mend))
 
+    def include(self, error: ConfigError) -> None:
+        """What was raised of a place in the same file."""
+        where = error.where.removeprefix(f"{self._source}: ")
+        self.add(where, error.message.removeprefix(f"{error.where}: "), error.mend)
+
     def raise_if_any(self) -> None:
         """One error is said as itself, several as a list."""
         if not self._found:

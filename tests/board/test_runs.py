@@ -300,7 +300,7 @@ def test_a_password_that_is_nowhere_is_said_before_the_first_test(site: Site) ->
     del site.environment["HIL_RIG_PASSWORD"]
     code, out = site.run(target="rig1")
     assert code == 4, out
-    assert "[target.rig1.boot] password: $HIL_RIG_PASSWORD is not set" in out
+    assert "[target.rig1.boot[0]] password: $HIL_RIG_PASSWORD is not set" in out
     assert "export HIL_RIG_PASSWORD=…" in out
     assert site.lab.history(10) == []
 
