@@ -102,9 +102,9 @@ class _Reader:
         for key in document.keys() - set(_TABLES):
             self._problems.add(quoted(key), "unknown table", nearest(key, _TABLES))
         raw_images = self._named(document, "image")
-        raw_targets = self._with_groups(
-            self._named(document, "target"), self._named(document, "group")
-        )
+        groups = self._named(document, "group")
+        right = {name: self._group(name, raw) for name, raw in groups.items()}
+        raw_targets = self._with_groups(self._named(document, "target"), right)
         images = _images({name: self._image(name, raw) for name, raw in raw_images.items()})
         shared = lab.read(document.get("lab", {}), base=self._base, problems=self._problems)
         before = len(self._problems)
@@ -132,6 +132,29 @@ class _Reader:
             except BadValue as bad:
                 self._problems.add(where, bad.message, bad.mend)
         return found
+
+    def _group(self, name: str, raw: Mapping[str, object]) -> dict[str, object]:
+        """What its targets get of a group: the keys that are right, or could be at one of them."""
+        prefix = f"[group.{quoted(name)}] "
+        keys = dict(raw)
+        if keys.pop("group", None) is not None:
+            self._problems.add(f"{prefix}group", "a group has no group", "name it at the targets")
+        of_boards = board.checks_of(
+            f"group.{name}", source=str(self._path), problems=self._problems
+        )
+        of_backend = {"qemu": tables.TARGET_KEYS, "board": of_boards}
+        backend = keys.get("backend")
+        known = of_backend.get(str(backend), {**tables.TARGET_KEYS, **of_boards})
+        found = read_keys(
+            keys,
+            {**known, "backend": tables.plain(_backend)},
+            base=self._base,
+            prefix=prefix,
+            problems=self._problems,
+        )
+        # What a target must have stays, although it is wrong: it is not missing there.
+        kept = {key for key, value in found.items() if value is not None} | {"backend", "console"}
+        return {key: value for key, value in keys.items() if key in kept}
 
     def _with_groups(
         self, targets: dict[str, dict[str, object]], groups: Mapping[str, dict[str, object]]
@@ -219,7 +242,7 @@ class _Reader:
             self._problems.add(where, "missing", 'write backend = "qemu", or "board"')
             return "qemu"
         try:
-            return values.choice(backend, ("qemu", "board"), "backend")
+            return _backend(backend)
         except BadValue as bad:
             self._problems.add(where, bad.message, bad.mend)
             return "qemu"
@@ -239,6 +262,10 @@ class _Reader:
             except BadValue as bad:
                 prefix = f"[target.{quoted(name)}] "
                 self._problems.add(prefix + bad.at, bad.message, bad.mend)
+
+
+def _backend(value: object) -> str:
+    return values.choice(value, ("qemu", "board"), "backend")
 
 
 def _images(written: dict[str, ImageSpec]) -> dict[str, ImageSpec]:

@@ -114,6 +114,15 @@ def test_wrong_keys_of_a_target(tmp_path: Path, keys: str, message: str) -> None
         (BOARD + "memory = '1G'", "[target.b] memory: unknown key"),
         (BOARD + "group = 'pi'", "[target.b] group: there is no group 'pi'"),
         (BOARD + "group = 'pi'\n[group.pie]", "did you mean 'pie'?"),
+        ("[group.a]\nnonsense = 1", "[group.a] nonsense: unknown key"),
+        ("[group.a]\ntagz = ['x']", "[group.a] tagz: unknown key\n  did you mean 'tags'?"),
+        ("[group.a]\nbetween = 'resett'", "[group.a] between: 'resett' is no word for it"),
+        ("[group.a]\nbackend = 'qmeu'", "[group.a] backend: 'qmeu' is no backend"),
+        ("[group.a]\nbackend = 'board'\nmemory = '1G'", "[group.a] memory: unknown key"),
+        ("[group.a]\nbackend = 'qemu'\nboot = 'login'", "[group.a] boot: unknown key"),
+        ("[group.a]\npower = {url = 'x'}", "[group.a] power.driver: missing"),
+        ("[group.a]\nusb = {alow = 1}", "[group.a.usb] alow: unknown key"),
+        (BOARD + "group = 'a'\n[group.a]\ngroup = 'b'", "[group.a] group: a group has no group"),
         ('[image.a]\nkind = "debain"', "kind: 'debain' is no kind of image"),
         ("[image.a]\nkind = []", "kind: found [] (an array), wanted one of"),
         ('[image.a]\nkind = "files"', "[image.a] kernel: missing\n  an image needs a kernel or a"),
@@ -213,3 +222,13 @@ def test_a_target_or_image_that_is_not_there(tmp_path: Path) -> None:
         config.target("qmeu")
     with pytest.raises(ConfigError, match=r"no image 'fedora'\n  known: debian"):
         config.image("fedora")
+
+
+def test_a_groups_errors_are_said_once(tmp_path: Path) -> None:
+    """And not of each of its targets."""
+    group = "[group.a]\nbetween = 'resett'\ntagz = []\nusb = {alow = 1}\n"
+    targets = [BOARD.replace(".b]", f".{name}]") + "group = 'a'\n" for name in "bcd"]
+    said = fault(tmp_path, group + "".join(targets))
+    assert "[target." not in said
+    for one in ("[group.a] between:", "[group.a] tagz:", "[group.a.usb] alow:"):
+        assert said.count(one) == 1
