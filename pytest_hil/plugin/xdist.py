@@ -1,10 +1,16 @@
-"""pytest-xdist: what its workers are given, and what is cleaned up after one that died.
+"""pytest-xdist: what its workers are given, what is cleaned up after one that died, and that they
+end with their controller.
 
 xdist need not be installed: nothing here imports it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -14,6 +20,32 @@ from pytest_hil.plugin.artifacts import RUN, run_of
 from pytest_hil.plugin.status import LINK, terminal_of
 
 _WORKERS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker notices that its controller is gone: others wait for its boards.
+
+    Execnet would let the test go on for five seconds.
+    """
+    if not hasattr(config, "workerinput") or not chosen.names(config):
+        return
+    with contextlib.suppress(OSError):  # it is gone already: execnet knows
+        controller = os.pidfd_open(os.getppid())
+        threading.Thread(
+            target=_end_with, args=(controller,), name="hil-controller", daemon=True
+        ).start()
+
+
+def _end_with(process: int) -> None:
+    """Interrupt what runs here, as Ctrl-C does, when a process has ended."""
+    end = select.poll()
+    end.register(process, select.POLLIN)
+    end.poll()
+    os.close(process)
+    main = threading.main_thread().ident
+    assert main is not None
+    # To this thread: then it does not sleep on.
+    signal.pthread_kill(main, signal.SIGINT)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -256,6 +256,40 @@ def test_a_run_that_is_killed_blocks_nothing(site: Site) -> None:
     assert site.violations() == []
 
 
+def test_a_run_with_workers_that_is_killed_blocks_nothing(site: Site) -> None:
+    """Its workers notice, end their tests, and give the boards back."""
+    (site.root / "test_it.py").write_text(
+        """
+import pathlib, time, pytest
+
+@pytest.fixture
+def note(request):
+    yield
+    pathlib.Path(f"over{request.node.name[-2]}").touch()
+
+@pytest.mark.parametrize("n", range(2))
+def test_it(hil, note, n):
+    pathlib.Path(f"ready{n}").touch()
+    if n:
+        time.sleep(60)
+    hil.run("sleep 60", timeout=100)
+"""
+    )
+    first = site.start("-n2", target="rig1 or rig2")
+    while not all((site.root / f"ready{number}").exists() for number in range(2)):
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    for board in ("rig1", "rig2"):
+        with site.lab.acquire([board], purpose="next", wait=20):
+            # Without a word of ours execnet ends a worker's test after five seconds.
+            assert time.monotonic() - began < 3
+    first.communicate()
+    assert (site.root / "over0").exists()
+    assert (site.root / "over1").exists()
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [

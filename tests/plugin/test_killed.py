@@ -73,7 +73,6 @@ def test_pytest_is_killed(inner: Any, more: tuple[str, ...]) -> None:
     wait_for_file(inner, "ready")
     inner.signal(signal.SIGKILL)
     inner.finish()
-    # Execnet gives a worker whose controller is gone ten seconds.
     inner.wait_until_all_are_gone(30)
     # A process that is ending still counts as one until it has.
     deadline = time.monotonic() + 10
