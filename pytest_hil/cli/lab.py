@@ -189,9 +189,18 @@ def _state(one: BoardState) -> str:
 
 def _row(one: BoardState) -> tuple[str, ...]:
     waiting = str(len(one.queue)) if one.queue else "-"
-    if one.holder is None:
-        return one.board, _state(one), "-", "-", "-", "-", waiting
-    return one.board, _state(one), *_who(one.holder), waiting
+    if one.holder is not None:
+        whose = _who(one.holder)
+    elif one.reservation is not None:
+        whose = (
+            _clock(one.reservation.since),
+            one.reservation.user,
+            "-",
+            one.reservation.reason or "-",
+        )
+    else:
+        whose = ("-",) * 4
+    return one.board, _state(one), *whose, waiting
 
 
 def _waiting_row(place: int, one: Waiting) -> tuple[str, ...]:

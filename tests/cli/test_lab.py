@@ -62,7 +62,10 @@ def test_reserving(cli: Cli, lab: Lab) -> None:
     (row,) = cli.json("lab", "status")
     assert row["state"] == "reserved"
     assert row["reservation"]["until"] == pytest.approx(time.time() + 7200, abs=60)
-    assert f"rpi4 is reserved for {NOBODY}" in cli("lab", "status").stdout
+    shown = cli("lab", "status").stdout
+    assert f"  {NOBODY}  -    demo  -\n" in shown
+    assert shown.splitlines()[1].startswith("rpi4   reserved  20")
+    assert f"\nrpi4 is reserved for {NOBODY} by " in shown
     assert "it is not any more" in cli("lab", "release", "rpi4").stdout
     assert cli("lab", "release", "rpi4").stdout == "rpi4 was not reserved, and is free\n"
     assert cli.json("lab", "release", "rpi4") == {"board": "rpi4", "ended": None}
