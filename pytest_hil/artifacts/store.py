@@ -121,8 +121,8 @@ class Run:
         """Remove the run, as if it had never been; only for the process that made it."""
         shutil.rmtree(self.path, ignore_errors=True)
         root = self.path.parents[1]
-        others = sorted(path.name for path in (root / "runs").glob("[!.]*"))
         with contextlib.suppress(OSError):
+            others = sorted(path.name for path in (root / "runs").glob("[!.]*"))
             if others:
                 _point_latest(root, others[-1])
             else:

@@ -201,11 +201,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from pytest_hil.artifacts import retention
 
-    if not run.used:
+    if run.used:
+        run.finish()
+        summary.write(config, run)
+        stuck: list[OSError] = []
+        retention.prune(root(config), _runs_to_keep(config), on_trouble=stuck.append)
+        for error in stuck[:1]:
+            warn(config, f"an old run cannot be removed: {error.strerror}: {error.filename}", "")
+    else:
         run.discard()
-        return
-    run.finish()
-    summary.write(config, run)
-    retention.prune(root(config), _runs_to_keep(config))
     for text in _new_troubles(config):
         warn(config, text, "")

@@ -85,11 +85,12 @@ def test_what_killed_ones_left_is_removed(root: Path) -> None:
     assert {path.name for path in (root / "runs").iterdir()} == {"run1", ".making-78-1"}
 
 
-def test_what_cannot_be_removed_stays_and_is_not_claimed(tmp_path: Path) -> None:
+def test_what_a_link_leads_to_stays(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").touch()
     (tmp_path / "runs" / "link").symlink_to(elsewhere)
-    assert remove_all(tmp_path) == []
+    assert remove_all(tmp_path) == ["link"]
     assert (elsewhere / "precious").exists()
+    assert list((tmp_path / "runs").iterdir()) == []

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.unprivileged import UNPRIVILEGED
 
 # A board that says something and is ready; and what can become of tests of it.
 BOARDS = """
@@ -138,6 +143,45 @@ def test_a_run_without_targets_writes_nothing(plain: pytest.Pytester) -> None:
     plain.makepyfile("def test_a(): pass")
     plain.runpytest_subprocess("--hil-target=qemu").assert_outcomes(passed=1)
     assert not list((plain.path / ".hil").rglob("results.jsonl"))
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    path.chmod(0)
+    try:
+        yield
+    finally:
+        path.chmod(0o755)
+
+
+def test_what_cannot_be_read_is_a_warning(site: pytest.Pytester) -> None:
+    command = [*UNPRIVILEGED, sys.executable, "-m", "pytest", "--hil-target=echo", "-k", "smoke"]
+    (site.path / "test_it.py").write_text("def test_smoke(hil): pass\n")
+    hil = site.path / ".hil"
+    for number in range(7):
+        (hil / "runs" / f"2000-{number}").mkdir(parents=True)
+    with unreadable(hil / "runs" / "2000-1"):
+        done = site.run(*command)
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(
+        [
+            f"*HilWarning: an old run cannot be removed: Permission denied: {hil}/runs/2000-1",
+            "*1 passed, 1 warning*",
+        ]
+    )
+    # Those that can be removed are.
+    names = {path.name for path in (hil / "runs").iterdir() if path.name.startswith("2000")}
+    assert names == {"2000-1", *(f"2000-{number}" for number in range(3, 7))}
+    for directory in (hil, hil / "runs"):
+        with unreadable(directory):
+            done = site.run(*command)
+        assert done.ret == 0
+        done.stdout.fnmatch_lines(
+            [
+                "*HilWarning: the artifacts of this run are incomplete: Permission denied: *",
+                "*1 passed, 1 warning*",
+            ]
+        )
 
 
 @pytest.mark.machine
