@@ -26,7 +26,7 @@ class Use:
     many seconds it took to have it; None: it was there before the test. ``crashes``: those of this
     attempt, ``crash_mark``: where the next ones begin (:class:`pytest_hil.crash_watch.CrashWatch`).
     ``taint``: its kernel's when the test began, and how many crashes it had said by then; None: not
-    asked for.
+    asked for, or not known.
     """
 
     label: str

@@ -295,6 +295,30 @@ def test_before(hil):
     assert inner.run(QEMU) == 0, "nobody asked for it"
 
 
+@pytest.mark.machine
+def test_a_shared_machine_that_cannot_be_asked_for_its_taint(inner: Any) -> None:
+    """The last test left it switched off, or panicked."""
+    inner.write(
+        """
+def test_off(hil):
+    hil.power.off()
+def test_on_again(hil):
+    hil.power.on()
+    with hil.crashes("panic"):
+        hil.run("echo c > /proc/sysrq-trigger")
+def test_reset(hil):
+    hil.reset()
+    assert hil.run("echo well").ok
+def test_tainted(hil):
+    hil.run("echo 512 > /proc/sys/kernel/tainted")
+"""
+    )
+    inner.write("[pytest]\nhil_taint = true\n", "pytest.ini")
+    assert inner.run(QEMU, "--hil-scope=module", env=WIDE) == 1
+    assert "test_tainted - crash: kernel tainted" in inner.text
+    assert "1 failed, 3 passed" in inner.text
+
+
 @pytest.mark.parametrize(
     ("ini", "said"),
     [
