@@ -1,7 +1,8 @@
 """``--hil-cov``: what code the tests ran on their targets.
 
 Each test's coverage is written beside its other artifacts, by the process that ran it; the end of
-the run merges what is there. Nothing of it is held in memory, and nothing is sent by xdist.
+the run merges what is there. Nothing of it is held in memory; only that something could not be
+written is sent by xdist.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ DIRECTORY = "coverage"
 SUMMARY = "coverage.json"
 _KINDS = ("term", "html", "lcov", "cobertura", "json")
 _PROBLEMS_SHOWN = 10
+# An attribute of a report: why coverage of its test is not on the disk. Plain values.
+LOST = "hil_coverage_lost"
 
 _COLLECTORS = pytest.StashKey[dict[str, "Collector"]]()
+_LOST = pytest.StashKey[list[str]]()
 _RESULT = pytest.StashKey["Result"]()
 
 
@@ -109,6 +113,7 @@ def _percent(text: str) -> float:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hil_cov"):
         sources(config)
+        config.pluginmanager.register(_Lost(config))
         return
     for name in ("report", "fail_under", "gcov"):
         if config.getoption(f"hil_cov_{name}") is not None:
@@ -176,11 +181,24 @@ def _end(item: pytest.Item) -> None:
             found = collector.end(item.nodeid)
         except OSError as error:
             run_of(item.config).trouble(error)
+            said = f"what was counted could not be written: {error.strerror or error}"
+            item.stash.setdefault(_LOST, []).append(said)
             continue
         foreign += [each for each in found.problems if isinstance(each, ForeignCoverage)]
     item.stash[_COLLECTORS] = {}
     if foreign and attempt_of(item) is not None:
         raise foreign[0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "teardown" and _LOST in item.stash:
+        setattr(report, LOST, item.stash[_LOST])
+        del item.stash[_LOST]
+    return report
 
 
 # --- the end of the run ---
@@ -198,6 +216,25 @@ class Result:
     counted: bool = False
     failed: str = ""
 
+    def problem(self, text: str, test: str = "") -> None:
+        """Something was not counted."""
+        self.problems.setdefault(text, []).append(test)
+
+
+def _result(config: pytest.Config) -> Result:
+    return config.stash.setdefault(_RESULT, Result())
+
+
+class _Lost:
+    """Hears of what is not on the disk, also from workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for text in getattr(report, LOST, ()):
+            _result(self._config).problem(text, report.nodeid)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -206,13 +243,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from pytest_hil.errors import HilError
 
-    result = config.stash[_RESULT] = Result()
+    result = _result(config)
     run = made_run(config)
     if run is not None:
         try:
             _report_on(config, run.path, result)
         except (HilError, OSError) as error:
-            result.problems[f"no report: {error}"] = [""]
+            result.problem(f"no report: {error}")
     least: float | None = config.getoption("hil_cov_fail_under")
     if least is not None:
         if result.problems:
@@ -243,7 +280,7 @@ def _report_on(config: pytest.Config, run: Path, result: Result) -> None:
     own.mkdir(exist_ok=True)
     whole = shard.merge(paths, own / SHARD, broken=broken)
     for error in broken:
-        result.problems[str(error)] = [""]
+        result.problem(str(error))
     totals = Totals()
     files = {}
     for file in whole:
@@ -296,13 +333,19 @@ def _gather_problems(run: Path, result: Result) -> None:
     from pytest_hil.coverage.collect import PROBLEMS
 
     for path in _of_tests(run, PROBLEMS):
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                found: dict[str, Any] = json.loads(line)
-                if found["kind"] == "note":
-                    result.notes += 1
-                else:
-                    result.problems.setdefault(found["text"], []).append(found["test"])
+        try:
+            *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError as error:
+            result.problem(f"{path} cannot be read: {error.strerror}")
+            continue
+        if rest or not lines:
+            result.problem(f"{path} was cut off: it is not known what else was lost")
+        for line in lines:
+            found: dict[str, Any] = json.loads(line)
+            if found["kind"] == "note":
+                result.notes += 1
+            else:
+                result.problem(found["text"], found["test"])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -40,6 +40,40 @@ def test_a_run_that_counted_nothing_says_so(plain: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["FAIL: no coverage came"])
 
 
+LOSSES = """
+from pathlib import Path
+
+def test_no_room(hil):
+    hil.run("mkdir -p $GCOV_PREFIX; echo what is no counter > $GCOV_PREFIX/it.gcda")
+    (coverage("no_room") / "problems.jsonl").mkdir()
+
+def test_killed_while_it_wrote(hil):
+    coverage("killed").mkdir()
+    (coverage("killed") / "problems.jsonl").write_text('{"kind": "probl')
+
+def test_killed_before_it_wrote(hil):
+    coverage("before").mkdir()
+    (coverage("before") / "problems.jsonl").write_text("")
+
+def coverage(name):
+    (directory,) = Path(".hil/runs").glob(f"*/*{name}*@qemu")
+    return directory / "coverage"
+"""
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_coverage_that_could_not_be_written_is_lost(inner: Inner, workers: str) -> None:
+    inner.write(LOSSES)
+    options = ["--hil-target=qemu", "--hil-cov", "--hil-cov-fail-under=0", workers]
+    assert inner.run(*options) == pytest.ExitCode.TESTS_FAILED
+    assert "3 passed, 1 warning" in inner.text
+    assert "not counted: what was counted could not be written: Is a directory" in inner.text
+    assert "::test_no_room)" in inner.text
+    assert inner.text.count("problems.jsonl was cut off: it is not known what else was lost") == 2
+    assert "FAIL: some coverage was lost" in inner.text
+
+
 TESTS = """
 import pytest
 
