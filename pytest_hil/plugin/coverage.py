@@ -23,6 +23,7 @@ from pytest_hil.plugin.artifacts import made_run, place_of, run_of
 from pytest_hil.plugin.items import attempt_of, worker_id
 
 if TYPE_CHECKING:
+    from pytest_hil.artifacts.store import Run
     from pytest_hil.coverage.collect import Collector
     from pytest_hil.coverage.paths import Sources
     from pytest_hil.coverage.shard import Shard
@@ -210,6 +211,7 @@ class Result:
 
     table: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: int = 0
     percent: float = 0.0
@@ -247,7 +249,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = made_run(config)
     if run is not None:
         try:
-            _report_on(config, run.path, result)
+            _report_on(config, run, result)
         except (HilError, OSError) as error:
             result.problem(f"no report: {error}")
     least: float | None = config.getoption("hil_cov_fail_under")
@@ -260,11 +262,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             # Rounded down: 79.999 is not 80.
             percent = math.floor(result.percent * 100) / 100
             result.failed = f"{percent:.2f} % of the lines ran, wanted {least:g} %"
-    if result.failed and session.exitstatus == pytest.ExitCode.OK:
+    if (result.failed or result.unwritten) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _report_on(config: pytest.Config, run: Path, result: Result) -> None:
+def _report_on(config: pytest.Config, run: Run, result: Result) -> None:
     from pytest_hil.coverage import shard
     from pytest_hil.coverage.collect import SHARD
     from pytest_hil.coverage.model import Totals, totals_of
@@ -272,11 +274,11 @@ def _report_on(config: pytest.Config, run: Path, result: Result) -> None:
     from pytest_hil.errors import CoverageError
 
     broken: list[CoverageError] = []
-    paths = list(_of_tests(run, SHARD))
-    _gather_problems(run, result)
+    paths = list(_of_tests(run.path, SHARD))
+    _gather_problems(run.path, result)
     if not paths:
         return
-    own = run / DIRECTORY
+    own = run.path / DIRECTORY
     own.mkdir(exist_ok=True)
     whole = shard.merge(paths, own / SHARD, broken=broken)
     for error in broken:
@@ -292,10 +294,20 @@ def _report_on(config: pytest.Config, run: Path, result: Result) -> None:
             "functions": [its.functions_hit, its.functions],
         }
     result.percent, result.counted = totals.percent, totals.lines > 0
-    (run / SUMMARY).write_text(json.dumps({"percent": round(totals.percent, 2), "files": files}))
+    summary = json.dumps({"percent": round(totals.percent, 2), "files": files})
+    try:
+        (run.path / SUMMARY).write_text(summary)
+    except OSError as error:
+        run.trouble(error)
     wanted: list[tuple[str, str]] = config.getoption("hil_cov_report") or [("term", "")]
     for kind, path in wanted:
-        _write(config, kind, path, whole, own, result)
+        try:
+            _write(config, kind, path, whole, own, result)
+        except OSError as error:
+            result.unwritten.append(
+                f"{kind}{f':{path}' if path else ''} cannot be written: {error.strerror or error}"
+                f"{f': {error.filename}' if error.filename else ''}"
+            )
 
 
 def _write(
@@ -361,6 +373,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         say(line)
     for line in result.written:
         say(line)
+    for line in result.unwritten:
+        say(visible(line), red=True)
     for number, (text, tests) in enumerate(result.problems.items()):
         if number == _PROBLEMS_SHOWN:
             say(f"… and {len(result.problems) - number} more problems: see {DIRECTORY}/ of tests")

@@ -124,6 +124,33 @@ def test_a_run_on_two_workers(inner: Inner) -> None:
     assert "test_inner.py::test_value[101]" in page
 
 
+@pytest.mark.machine
+def test_a_report_that_cannot_be_written_is_alone_with_that(inner: Inner) -> None:
+    place = inner.directory
+    for name in ("work.c", "work.h", "program.c"):
+        shutil.copy(EXAMPLE / name, place)
+    gcc(place, "--coverage", "-static", "work.c", "program.c", "-o", "program")
+    inner.write(
+        """
+def test_it(hil):
+    hil.put("program", "/root/program")
+    hil.run(["/root/program", "7"])
+"""
+    )
+    nowhere = place / "work.c" / "lcov.info"
+    kinds = (f"lcov:{nowhere}", f"json:{place}", "term", "json:ok.json")
+    reports = [f"--hil-cov-report={kind}" for kind in kinds]
+    assert inner.run("--hil-target=qemu", "--hil-cov", *reports, "--hil-cov-fail-under=1") == 1
+    assert f"lcov:{nowhere} cannot be written: File exists: {place}/work.c" in inner.text
+    assert f"json:{place} cannot be written: Is a directory: {place}" in inner.text
+    assert f"json: {place}/ok.json" in inner.text
+    assert json.loads((place / "ok.json").read_text())["files"]
+    assert "branches" in inner.text  # the table
+    assert "1 passed" in inner.text
+    for word in ("not counted", "FAIL"):  # nothing was lost, and it was enough
+        assert word not in inner.text
+
+
 def _lines(tracefile: Path) -> dict[tuple[str, int], int]:
     found: dict[tuple[str, int], int] = {}
     name = ""
