@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         if args.shell:
             from pytest_hil.cli.line_shell import talk
 
-            print(f"{test.nodeid}, as it {test.outcome or 'was interrupted'}; Ctrl-D leaves")
+            print(f"{_title(test)}; Ctrl-D leaves")
             return talk(guest)
         return _console(guest, test)
 
@@ -116,6 +116,13 @@ def _about(test: TestRecord) -> dict[str, Any]:
             mend="the run was killed while it kept it, or it is of another version of pytest-hil",
         )
     return about
+
+
+def _title(test: TestRecord) -> str:
+    """Which test, and which of its machines if that was not its ``hil``."""
+    label = _about(test).get("label")
+    which = f" ({label})" if label else ""
+    return f"{test.nodeid}{which}, as it {test.outcome or 'was interrupted'}"
 
 
 def _settings(about: dict[str, Any], test: TestRecord) -> Settings:
@@ -191,7 +198,7 @@ def _options(argv: Sequence[str]) -> list[str]:
 def _console(guest: Guest, test: TestRecord) -> int:
     from pytest_hil.console.interact import interact
 
-    print(f"{test.nodeid}, as it {test.outcome or 'was interrupted'}", flush=True)
+    print(_title(test), flush=True)
     left = interact(guest.console, sys.stdin.fileno(), sys.stdout.fileno())
     if left == "console closed" and (died := guest.died()) is not None:
         raise died

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+import shutil
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -17,7 +18,8 @@ from pytest_hil.plugin.items import Use, attempt_of
 if TYPE_CHECKING:
     from pytest_hil.qemu.guest import Guest
 
-KEPT = pytest.StashKey[str]()
+# Which one was kept, and how it is opened.
+KEPT = pytest.StashKey[tuple[Use, str]]()
 MACHINE = "machine"
 
 
@@ -42,23 +44,34 @@ def pytest_runtest_makereport(
         return report
     # Now, and not when the targets are closed: by then the fixtures' ends have been at work.
     if report.failed or (mode == "all" and report.when == "call"):
-        # One a test: its `hil`, or what it opened first.
-        _keep(item, attempt.uses[0])
+        _keep_one(item, attempt.uses)
     return report
 
 
-def _keep(item: pytest.Item, use: Use) -> None:
-    """Save a target's machine, or warn why it cannot be."""
-    path = directory_of(item).path / MACHINE
+def _keep_one(item: pytest.Item, uses: Sequence[Use]) -> None:
+    """What crashed, else its `hil` or what it opened first; of those that can be. Warns if none."""
+    reasons = []
+    for use in sorted(uses, key=lambda use: not use.crashes):
+        if not (why := _keep(item, use)):
+            return
+        reasons.append(why)
+    warn(item.config, f"the machine of {item.nodeid} was not kept: {reasons[0]}", item.nodeid)
+
+
+def _keep(item: pytest.Item, use: Use) -> str:
+    """Save a target's machine; why it cannot be, "" if it was."""
     if why := _unable(use):
-        return _not_kept(item, why)
+        return why
+    path = directory_of(item).path / MACHINE
     try:
         path.mkdir()
         cast("Guest", use.target).save(path)
     except (HilError, OSError) as error:
-        return _not_kept(item, str(error))
+        shutil.rmtree(path, ignore_errors=True)
+        return str(error)
     directory_of(item).update(machine=_facts(item, use))
-    item.stash[KEPT] = f"pytest-hil open {shlex.quote(item.nodeid)}"
+    item.stash[KEPT] = use, f"pytest-hil open {shlex.quote(item.nodeid)}"
+    return ""
 
 
 def _unable(use: Use) -> str:
@@ -73,16 +86,13 @@ def _unable(use: Use) -> str:
     return "" if "snapshot" in use.target.features else "one without an agent cannot be saved"
 
 
-def _not_kept(item: pytest.Item, why: str) -> None:
-    warn(item.config, f"the machine of {item.nodeid} was not kept: {why}", item.nodeid)
-
-
 def _facts(item: pytest.Item, use: Use) -> dict[str, Any]:
     """What makes the same target again: for ``pytest-hil open``."""
     config = item.config
     wanted = use.wanted
     return {
         "target": wanted.name,
+        "label": use.label,
         "overrides": dict(wanted.changes),
         "root": config.rootpath,
         "boards": boards_file(config),

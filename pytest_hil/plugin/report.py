@@ -46,8 +46,9 @@ def _story(item: pytest.Item, use: Use) -> str:
     ]
     if (died := use.target.died()) is not None:
         lines.append(f"it died    {died.message.splitlines()[0]}")
-    if not use.label and KEPT in item.stash:
-        lines.append(f"kept       {item.stash[KEPT]}")
+    kept, how = item.stash.get(KEPT, (None, ""))
+    if kept is use:
+        lines.append(f"kept       {how}")
     return "\n".join(lines)
 
 

@@ -188,6 +188,38 @@ def test_a_failed_machine_is_kept(inner: Any) -> None:
     assert_nothing_is_left(inner)
 
 
+def test_of_several_the_one_that_crashed_is_kept(inner: Any) -> None:
+    """Or one that can be kept: not the one that is off."""
+    inner.write(
+        """
+def test_second_crashes(hil, hil_open):
+    hil_open().run("echo c > /proc/sysrq-trigger")
+
+def test_first_is_off(hil, hil_open):
+    hil_open()
+    hil.power.off()
+    assert 0
+
+def test_only_opened(hil_open):
+    hil_open()
+    assert 0
+        """
+    )
+    assert inner.run(QEMU, "--hil-keep=failed") == 1
+    found = records(inner.directory)
+    labels = {name: found[name]["machine"]["label"] for name in found}
+    assert labels == {
+        "test_second_crashes": "2-qemu",
+        "test_first_is_off": "2-qemu",
+        "test_only_opened": "2-qemu",
+    }
+    # It is said where the rest about that one is.
+    for name, label in labels.items():
+        story = inner.text.partition(f"artifacts  {found[name]['path']}/{label}\n")[2]
+        assert f"kept       pytest-hil open test_inner.py::{name}\n" in story[:400], inner.text
+    assert inner.text.count("kept       ") == 3
+
+
 def test_it_is_kept_before_fixtures_change_it(inner: Any) -> None:
     inner.write(
         """
