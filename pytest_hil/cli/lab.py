@@ -177,7 +177,7 @@ def _holder_facts(holder: Holder | None) -> dict[str, Any] | None:
     if holder is None:
         return None
     # Where its pid is meant, and when it began, is for us alone.
-    hidden = ("space", "started")
+    hidden = ("space", "started", "keeps")
     return {name: value for name, value in asdict(holder).items() if name not in hidden}
 
 
