@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
@@ -314,15 +314,15 @@ def test_every_key_of_a_boards_usb_is_documented() -> None:
     assert re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) == [one.name for one in keys(BoardUsb)]
 
 
-@pytest.mark.parametrize("kind", ["boot", "console", "power"])
+@pytest.mark.parametrize("kind", ["boot", "console", "power", "shell"])
 def test_every_driver_and_its_keys_are_documented(kind: str) -> None:
     from pytest_hil.board import drivers
     from pytest_hil.config.driver import Section, keys
 
     text = (ROOT / "docs" / "reference" / "drivers.md").read_text()
     part = text.partition(f"\n## `{kind}`\n")[2].partition("\n## ")[0]
-    for name in drivers.BUILTIN[kind]:
+    for name in filter(partial(drivers.is_ours, kind), drivers.names(kind)):
         own = part.partition(f"\n### `{name}`\n")[2].partition("\n### ")[0]
         assert "Tried against: " in own, name
-        wanted = {one.name for one in keys(drivers.find(kind, Section("", "", name)).Options)}
+        wanted = {one.name for one in keys(drivers.options(kind, Section("", "", name)))}
         assert set(re.findall(r"^\| `(\w+)` \|", own, re.MULTILINE)) == wanted, name

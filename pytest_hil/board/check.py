@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from pytest_hil.board import drivers, shells
+from pytest_hil.board import drivers
 from pytest_hil.board.boot.stage import StageOptions, open_stages
 from pytest_hil.board.console.open import LineOptions
 from pytest_hil.board.power.switch import SwitchOptions
 from pytest_hil.config.board import BoardTarget
-from pytest_hil.config.driver import Nothing, Section
+from pytest_hil.config.driver import Nothing
 from pytest_hil.config.tables import Problems
 from pytest_hil.errors import ConfigError
 
@@ -29,19 +29,13 @@ def check(target: BoardTarget) -> None:
         if section is None:
             continue
         try:
-            own = shells.options_of(section) if kind == "shell" else _driver(kind, section)
-            section.read(shared, own, problems)
+            section.read(shared, drivers.options(kind, section), problems)
         except ConfigError as error:
             problems.include(error)
     if not problems:
         # What one stage says about another.
         open_stages(target.boot)
     problems.raise_if_any()
-
-
-def _driver(kind: str, section: Section) -> type:
-    options: type = drivers.find(kind, section).Options
-    return options
 
 
 def check_secrets(target: BoardTarget) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from pytest_hil.board import shells
 from pytest_hil.config.driver import Section
 from pytest_hil.errors import nearest
 
@@ -65,9 +66,24 @@ def find(kind: str, section: Section) -> Any:
     )
 
 
+def options(kind: str, section: Section) -> type[Any]:
+    """The keys that a section's driver has for itself. Raises ConfigError."""
+    if kind == "shell":
+        return shells.options_of(section)
+    found: type[Any] = find(kind, section).Options
+    return found
+
+
 def names(kind: str) -> list[str]:
     """All drivers of a kind."""
+    if kind == "shell":
+        return list(shells.DRIVERS)
     return sorted({*BUILTIN[kind], *_others(kind)})
+
+
+def is_ours(kind: str, name: str) -> bool:
+    """Whether a driver is no other package's."""
+    return kind == "shell" or name in BUILTIN[kind]
 
 
 def _others(kind: str) -> dict[str, EntryPoint]:

@@ -12,7 +12,7 @@ from pytest_hil.board import drivers
 from pytest_hil.board.check import check
 from pytest_hil.board.schema import SHARED, boards_schema
 from pytest_hil.config import BoardTarget, Config, load
-from pytest_hil.config.driver import Nothing, Section, keys
+from pytest_hil.config.driver import Section, keys
 from pytest_hil.config.usb import BoardUsb
 from pytest_hil.errors import ConfigError, HilError, nearest
 
@@ -131,6 +131,8 @@ def _facts(board: BoardTarget) -> dict[str, Any]:
             found[name] = _options("power" if name == "reset" else name, section)
     for number, section in enumerate(board.boot, 1):
         found[f"boot {number}"] = _options("boot", section)
+    if board.shell is not None:
+        found["shell"] = _options("shell", board.shell)
     if board.usb is not None:
         values = {one.name: getattr(board.usb, one.name) for one in keys(BoardUsb)}
         found["usb"] = values | {"allow": ", ".join(board.usb.allow)}
@@ -139,12 +141,11 @@ def _facts(board: BoardTarget) -> dict[str, Any]:
 
 def _options(kind: str, section: Section) -> dict[str, str]:
     """A table's values with its driver's defaults. Raises ConfigError."""
-    driver = drivers.find(kind, section)
-    kinds: tuple[type[Any], type[Any]] = SHARED.get(kind, Nothing), driver.Options
-    shared, own = section.both(*kinds)
+    its_own, common = drivers.options(kind, section), SHARED[kind]
+    shared, own = section.both(common, its_own)
     names = [
-        *((one.name, getattr(own, one.name)) for one in keys(driver.Options)),
-        *((one.name, getattr(shared, one.name)) for one in keys(SHARED.get(kind, Nothing))),
+        *((one.name, getattr(own, one.name)) for one in keys(its_own)),
+        *((one.name, getattr(shared, one.name)) for one in keys(common)),
     ]
     return {"driver": section.driver, **{name: str(value) for name, value in names}}
 
@@ -162,13 +163,12 @@ def _drivers(args: argparse.Namespace) -> int:
             for key in every:
                 default = "required" if key["required"] else f"default: {key['default']}"
                 print(f"    {key['name']:12} {key['help']} ({default})")
-        shared = ", ".join(one.name for one in keys(SHARED[kind]))
-        print(f"  all of them: {shared}")
+        if shared := ", ".join(one.name for one in keys(SHARED[kind])):
+            print(f"  all of them: {shared}")
     return 0
 
 
 def _keys(kind: str, name: str) -> list[dict[str, Any]]:
-    driver = drivers.find(kind, Section("", "", name))
     return [
         {
             "name": one.name,
@@ -176,5 +176,5 @@ def _keys(kind: str, name: str) -> list[dict[str, Any]]:
             "required": one.required,
             "default": None if one.default is None else str(one.default),
         }
-        for one in keys(driver.Options)
+        for one in keys(drivers.options(kind, Section("", "", name)))
     ]

@@ -96,3 +96,16 @@ def test_what_check_finds_is_its_result(tmp_path: Path, capsys: pytest.CaptureFi
     # Of whatever else is asked, it is what was wrongly asked with.
     assert main(["boards", "list", "--boards", str(tmp_path / "other.toml")]) == 2
     assert capsys.readouterr().err
+
+
+def test_the_shells_drivers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["boards", "drivers", "shell"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("shell:\n  serial\n    where ")
+    assert "\n  ssh\n    host " in said
+    assert main(["boards", "drivers", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"boot", "console", "power", "shell"}
+    path = tmp_path / "boards.toml"
+    path.write_text(BOARD + 'shell = "serial"')
+    assert main(["boards", "show", "pi", "--boards", str(path)]) == 0
+    assert "shell:\n  driver = serial\n  where = /tmp\n" in capsys.readouterr().out
