@@ -47,7 +47,8 @@ def refuse(config: pytest.Config, reason: str) -> NoReturn:
     # Of several targets, another one may be able to.
     if is_strict(config) and len(chosen.names(config)) == 1:
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    # The test's place: nobody wants to know of ours.
+    raise pytest.skip.Exception(reason, _use_item_location=True)
 
 
 def _test(item: pytest.Item) -> Hashable:

@@ -210,10 +210,13 @@ def _wanted(request: pytest.FixtureRequest, item: pytest.Item) -> Wanted:
     return wanted
 
 
-def _another(
-    config: pytest.Config, name: str | None, changes: dict[str, Any], own: Wanted
-) -> Wanted:
+def _another(config: pytest.Config, name: object, changes: dict[str, Any], own: Wanted) -> Wanted:
     """What hil_open() is asked for."""
+    if not isinstance(name, str | None):
+        from pytest_hil.errors import ConfigError
+
+        mend = 'write hil_open("qemu"), or hil_open() for one like the test\'s own'
+        raise ConfigError("hil_open()", f"{name!r} is no target's name", mend=mend)
     if name is None:
         name, changes = own.name, {**own.changes, **changes}
     return describe(config, name, marker.Wish(changes=changes), where="hil_open()")

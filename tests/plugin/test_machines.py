@@ -76,6 +76,7 @@ def test_tcg(hil): pass
         assert inner.run(QEMU, "--hil-accel=tcg", f"--hil-scope={scope}", "-rs") == 0, inner.text
         assert "2 passed, 1 skipped" in inner.text
         assert "the target qemu lacks the feature kvm" in inner.text
+        assert "SKIPPED [1] test_inner.py:5: the target" in inner.text
 
 
 def test_a_fixture_of_a_module_may_use_a_shared_target(inner: Any) -> None:
@@ -117,6 +118,11 @@ def test_a_wrong_name(hil_open):
     from pytest_hil import ConfigError
     with pytest.raises(ConfigError, match="did you mean 'qemu'"):
         hil_open("qemo")
+
+def test_no_name(hil_open):
+    from pytest_hil import ConfigError
+    with pytest.raises(ConfigError, match="5 is no target's name"):
+        hil_open(5)
         """
     )
     assert inner.run(QEMU) == 0, inner.text
