@@ -89,18 +89,23 @@ def _one_kept(run: RunRecord, wanted: str) -> TestRecord:
             mend=f"one of:\n    {listing}",
         )
     others = f"; kept: {', '.join(test.path.name for test in kept)}" if kept else ""
-    matching = index.find_tests(run, wanted)
+    # One of which the run says why it could not be, before one that was not to be.
+    matching = sorted(index.find_tests(run, wanted), key=lambda test: not _why_not(test))
+    why = _why_not(matching[0]) if matching else ""
+    mend = "" if why else _HOW_TO_KEEP
     if not wanted or (not matching and not run.tests()):
-        raise ConfigError(where, "no machine was kept", mend=_HOW_TO_KEEP)
+        raise ConfigError(where, f"no machine was kept{why}", mend=mend)
     if matching:
         first = matching[0]
-        raise ConfigError(
-            where,
-            f"the machine of {first.nodeid} ({first.outcome or first.status}) was not kept{others}",
-            mend=_HOW_TO_KEEP,
-        )
+        what = f"the machine of {first.nodeid} ({first.outcome or first.status}) was not kept"
+        raise ConfigError(where, f"{what}{why}{others}", mend=mend)
     names = [test.nodeid for test in run.tests()]
     raise ConfigError(where, f"no test has {wanted!r}", mend=nearest(wanted, names))
+
+
+def _why_not(test: TestRecord) -> str:
+    why = test.meta.get("not_kept")
+    return f": {why}" if why else ""
 
 
 def _machine(test: TestRecord) -> Path:

@@ -49,12 +49,16 @@ def pytest_runtest_makereport(
 
 
 def _keep_one(item: pytest.Item, uses: Sequence[Use]) -> None:
-    """What crashed, else its `hil` or what it opened first; of those that can be. Warns if none."""
+    """What crashed, else its `hil` or what it opened first; of those that can be.
+
+    If none can be, a warning says why, and its meta.json.
+    """
     reasons = []
     for use in sorted(uses, key=lambda use: not use.crashes):
         if not (why := _keep(item, use)):
             return
         reasons.append(why)
+    directory_of(item).update(not_kept=reasons[0])
     warn(item.config, f"the machine of {item.nodeid} was not kept: {reasons[0]}", item.nodeid)
 
 

@@ -66,6 +66,16 @@ def test_nothing_is_kept(cli: Cli, run: Run) -> None:
     assert "there is no .hil here nor above" in cli.error("open", "test_x")
 
 
+def test_one_that_could_not_be_kept(cli: Cli, run: Run) -> None:
+    run.test("test_a.py::test_x", "qemu").finish("failed", not_kept="it had died")
+    failed(run, "test_a.py::test_y")
+    assert "no machine was kept: it had died\n" in cli.error("open")
+    error = cli.error("open", "test_x")
+    assert "the machine of test_a.py::test_x (failed) was not kept: it had died\n" in error
+    assert "--hil-keep" not in error
+    assert "was not kept\n  pytest --hil-keep=failed" in cli.error("open", "test_y")
+
+
 def test_a_run_that_was_killed_while_it_kept_a_machine(cli: Cli, run: Run) -> None:
     test = run.test("test_a.py::test_x", "qemu")
     test.finish("failed")

@@ -191,7 +191,18 @@ def test_a_failed_machine_is_kept(inner: Any) -> None:
     assert found["test_fails"]["machine"]["target"] == "qemu"
     assert (found["test_fails"]["path"] / "machine" / "manifest.json").is_file()
     assert not (found["test_passes"]["path"] / "machine").exists()
+    assert found["test_dies"]["not_kept"] == "it had died"
     assert_nothing_is_left(inner)
+
+
+def test_one_that_is_off_is_not_kept(inner: Any) -> None:
+    inner.write("def test_off(hil):\n    hil.power.off()\n    assert 0\n")
+    assert inner.run(QEMU, "--hil-keep=failed") == 1
+    said = "the target qemu is switched off: it cannot save its state"
+    assert f"HilWarning: the machine of test_inner.py::test_off was not kept: {said}" in inner.text
+    (found,) = records(inner.directory).values()
+    assert found["not_kept"].startswith(said)
+    assert not (found["path"] / "machine").exists()
 
 
 def test_of_several_the_one_that_crashed_is_kept(inner: Any) -> None:
