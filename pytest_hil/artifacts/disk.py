@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 OnTrouble = Callable[[str], None]
 
@@ -72,18 +72,35 @@ class Disk:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one, never a part.
+    """Write a JSON file, as :func:`replacing` does."""
+    with replacing(path) as file:
+        file.write(dump(content, indent=2) + b"\n")
 
-    Raises OSError that names ``path``; then the old one stays.
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Raises OSError that names ``path``; then the old one stays. A symlink stays too: the file that
+    it leads to is replaced. What is there and is no file (a pipe, a device) cannot be replaced
+    without harm: it is written to.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
-        new.write_bytes(dump(content, indent=2) + b"\n")
-        new.replace(path)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as pipe:
+                yield pipe
+            return
+        there = Path(os.path.realpath(path)) if path.is_symlink() else path
+        new = there.with_name(f".{there.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
+            with new.open("wb") as file:
+                yield file
+            new.replace(there)
+        finally:
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
     except OSError as error:
         error.filename = str(path)
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
         raise
 
 

@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         (page if html else ctrf).write(gathered, output)
     except OSError as error:
         raise HilError(f"{output} cannot be written: {error.strerror or error}") from None
-    print(output)
+    if output.is_file():  # not into a pipe, after the page
+        print(output)
     if args.open:
         import webbrowser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from pytest_hil.artifacts import index
 from pytest_hil.artifacts.report import capture, console, ctrf, detail, page
 from pytest_hil.artifacts.report.gather import Gathered, gather
 from pytest_hil.artifacts.store import Run
+from pytest_hil.cli.main import main
 from tests.artifacts.runs import START, add, boot, iso, large, write_console
 
 
@@ -369,6 +371,32 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(run: Run) -> None:
         page.write(gathered(run), output)
     assert raised.value.filename == str(output)
     assert not list(run.path.glob(".report*"))
+
+
+@pytest.mark.parametrize("format", ["html", "ctrf"])
+def test_a_link_and_a_pipe_stay_what_they_are(
+    run: Run, tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that it goes to /dev/stdout too, and devices are not replaced by files."""
+    add(run, "t.py::test_a")
+    report = ["report", str(run.path), f"--format={format}", "--output"]
+    (tmp_path / "site").mkdir()
+    file, link, pipe = tmp_path / "site" / "page", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(Path("site") / "page")
+    for old in ("", "old"):
+        file.write_text(old)
+        assert main([*report, str(link)]) == 0
+        assert capsys.readouterr().out == f"{link}\n"
+        assert link.is_symlink()
+        assert "t.py::test_a" in file.read_text()
+    assert [path.name for path in file.parent.iterdir()] == ["page"]
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert main([*report, str(pipe)]) == 0
+        assert reader.stdout is not None
+        assert b"t.py::test_a" in reader.stdout.read()
+    assert pipe.is_fifo()
+    assert capsys.readouterr().out == ""
 
 
 # --- USB ---

@@ -10,13 +10,11 @@ Content-Security-Policy that allows no network.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import html
 import json
 import os
 import tempfile
-import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote
 
+from pytest_hil.artifacts.disk import replacing
 from pytest_hil.artifacts.report.detail import Details, first_ready
 from pytest_hil.artifacts.report.gather import Gathered, Test, coverage
 from pytest_hil.artifacts.report.rerun import command
@@ -43,17 +42,8 @@ _SCRIPTS: Final = (
 
 def write(gathered: Gathered, output: Path, *, room: int = ROOM) -> None:
     """Write the page, whole or not at all. Raises OSError that names ``output``."""
-    new = output.with_name(f".{output.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        with new.open("wb") as file:
-            _write(gathered, file, output.absolute().parent, room)
-        new.replace(output)
-    except OSError as error:
-        error.filename = str(output)
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
+    with replacing(output) as file:
+        _write(gathered, file, output.absolute().parent, room)
 
 
 def _write(gathered: Gathered, file: IO[bytes], beside: Path, room: int) -> None:
