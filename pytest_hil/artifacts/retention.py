@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -89,8 +88,13 @@ def _remove_tree(path: Path) -> None:
         return
     shutil.rmtree(path, ignore_errors=True)
     if path.exists():  # once more, to learn why
-        with contextlib.suppress(FileNotFoundError):  # another process is at it
+        try:
             shutil.rmtree(path)
+        except FileNotFoundError:  # another process is at it
+            pass
+        except OSError as error:
+            error.filename = str(path)  # it may be the name of something in it
+            raise
 
 
 def _age(path: Path) -> float:

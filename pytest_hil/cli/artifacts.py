@@ -120,7 +120,11 @@ def _show(root: Path, args: argparse.Namespace) -> int:
 
 
 def _clean(root: Path, args: argparse.Namespace) -> int:
-    removed = retention.remove_all(root) if args.all else retention.prune(root, args.keep)
+    stuck: list[OSError] = []
+    if args.all:
+        removed = retention.remove_all(root, on_trouble=stuck.append)
+    else:
+        removed = retention.prune(root, args.keep, on_trouble=stuck.append)
     kept = [run.id for run in index.runs(root)]
     if args.json:
         _print_json({"removed": removed, "kept": kept})
@@ -128,7 +132,14 @@ def _clean(root: Path, args: argparse.Namespace) -> int:
         for run in removed:
             print(f"removed {run}")
         print(f"{len(removed)} removed, {len(kept)} kept in {root}")
-    return 0
+    return say_stuck(stuck)
+
+
+def say_stuck(errors: Sequence[OSError]) -> int:
+    """Say on stderr what could not be removed, and why; the exit code."""
+    for error in errors:
+        print(f"pytest-hil: cannot be removed: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def _one_test(run: RunRecord, wanted: str) -> TestRecord:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_hil.artifacts import index, retention
 from pytest_hil.cache import Cache, Entry
 from pytest_hil.cli import leftovers
-from pytest_hil.cli.artifacts import artifacts_root
+from pytest_hil.cli.artifacts import artifacts_root, say_stuck
 from pytest_hil.cli.started import record
 from pytest_hil.errors import ConfigError
 from pytest_hil.qemu import runtime, template
@@ -66,11 +66,12 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit code."""
-    items = list(_items(args))
+    stuck: list[OSError] = []
+    items = list(_items(args, stuck))
     removed = [item for item in items if not item.in_use]
     if args.json:
         print(json.dumps([_facts(item, args.dry_run) for item in items], indent=2))
-        return 0
+        return say_stuck(stuck)
     verb = "would remove" if args.dry_run else "removed"
     for item in items:
         if item.in_use:
@@ -80,12 +81,12 @@ def run(args: argparse.Namespace) -> int:
     if removed:
         total = sum(item.size for item in removed)
         print(f"{verb} {len(removed)}, {total / 1e6:.0f} MB in all")
-    else:
+    elif not stuck:
         print("nothing to remove")
-    return 0
+    return say_stuck(stuck)
 
 
-def _items(args: argparse.Namespace) -> Iterator[Item]:
+def _items(args: argparse.Namespace, stuck: list[OSError]) -> Iterator[Item]:
     """Remove (unless it is a dry run) and say what it was, one after the other."""
     cache = Cache.default()
     yield from _dead(dry=args.dry_run)
@@ -96,7 +97,7 @@ def _items(args: argparse.Namespace) -> Iterator[Item]:
     if images:
         yield from _images(cache, asked, dry=args.dry_run)
     if runs:
-        yield from _runs(args, asked)
+        yield from _runs(args, asked, stuck)
 
 
 def _dead(*, dry: bool) -> Iterator[Item]:
@@ -147,7 +148,7 @@ def _command_lines() -> Iterator[tuple[str, str]]:
         yield one.name, argv.replace(b"\0", b" ").decode(errors="replace")
 
 
-def _runs(args: argparse.Namespace, days: float) -> Iterator[Item]:
+def _runs(args: argparse.Namespace, days: float, stuck: list[OSError]) -> Iterator[Item]:
     try:
         root = artifacts_root(args.artifacts)
     except ConfigError:
@@ -159,10 +160,13 @@ def _runs(args: argparse.Namespace, days: float) -> Iterator[Item]:
         if run.path.stat().st_mtime > before:
             continue
         size = leftovers.disk_size(run.path)
-        if run.alive:
-            yield Item("run", run.id, size, "it still goes on")
-        elif args.dry_run or retention.remove(run):
-            yield Item("run", run.id, size)
+        try:
+            if run.alive:
+                yield Item("run", run.id, size, "it still goes on")
+            elif args.dry_run or retention.remove(run):
+                yield Item("run", run.id, size)
+        except OSError as error:
+            stuck.append(error)
 
 
 def _facts(item: Item, dry: bool) -> dict[str, object]:

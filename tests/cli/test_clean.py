@@ -14,6 +14,8 @@ import pytest
 from pytest_hil import process
 from pytest_hil.artifacts.store import Run
 from pytest_hil.cache import Cache
+from tests.cli.conftest import ARGV
+from tests.unprivileged import UNPRIVILEGED
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -135,6 +137,46 @@ def test_runs(cli: Cli, cache: Cache) -> None:
     assert f"kept the run {going_on.id}: it still goes on" in said
     assert going_on.path.exists()
     assert not old.path.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("artifacts", "clean", "--all"), ("artifacts", "clean", "--keep=1"), ("clean", "--runs")],
+)
+def test_what_cannot_be_removed_is_said(cli: Cli, cache: Cache, words: tuple[str, ...]) -> None:
+    runs = [Run.create(cli.cwd / ".hil") for _ in range(3)]
+    for each in runs:
+        each.finish()
+        (each.path / "t").mkdir()
+        (each.path / "t" / "file").touch()
+    oldest = min(runs, key=lambda each: each.id).path
+
+    def done(place: Path, mode: int) -> subprocess.CompletedProcess[str]:
+        place.chmod(mode)
+        return subprocess.run(
+            [*UNPRIVILEGED, *ARGV, *words],
+            cwd=cli.cwd,
+            env=cli.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    # As on a file system that can only be read.
+    said = done(oldest.parent, 0o555)
+    assert said.returncode == 1
+    assert f"pytest-hil: cannot be removed: {oldest}: Permission denied\n" in said.stderr
+    assert "nothing to remove" not in said.stdout
+    assert oldest.is_dir()
+    oldest.parent.chmod(0o755)
+    # One of them: the others go.
+    said = done(oldest / "t", 0o555)
+    assert said.returncode == 1
+    (stuck,) = oldest.parent.glob(f".removing-{oldest.name}-*")
+    assert said.stderr == f"pytest-hil: cannot be removed: {stuck}: Permission denied\n"
+    assert sum(each.path.exists() for each in runs) == ("--keep=1" in words)
+    (stuck / "t").chmod(0o755)
 
 
 @pytest.mark.machine
