@@ -174,6 +174,7 @@ class Expected:
 
     def __enter__(self) -> Expected:
         with self._watch._news:
+            self.crashes = []  # those of an earlier block are none of this one
             self._watch._expected.append(self)
         return self
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+
+import pytest
 
 from pytest_hil.console.session import Console
 from pytest_hil.console.transport import SocketTransport
 from pytest_hil.crash import Rules
 from pytest_hil.crash_watch import CrashWatch
+from pytest_hil.errors import NoCrash
 
 WARNING = b"""\
 [    5.000001] ------------[ cut here ]------------
@@ -33,4 +37,22 @@ def test_a_crash_that_was_said_and_not_read_yet() -> None:
         watch.follow(console)
         target.sendall(WARNING)
         assert [one.title for one in watch.settle(0)] == ["WARNING in foo_open [foo]"]
+        watch.close()
+
+
+def test_each_block_wants_a_crash_of_its_own() -> None:
+    ours, target = socket.socketpair()
+    watch = CrashWatch(Rules)
+    seen = threading.Event()
+    watch.on_crash = lambda _crash: seen.set()
+    with target, Console(SocketTransport(ours), name="it") as console:
+        watch.follow(console)
+        expected = watch.expect("WARNING", timeout=0.1)
+        with expected:
+            target.sendall(WARNING)
+            assert seen.wait(60)
+        assert [one.title for one in expected.crashes] == ["WARNING in foo_open [foo]"]
+        with pytest.raises(NoCrash), expected:
+            pass
+        assert expected.crashes == []
         watch.close()
