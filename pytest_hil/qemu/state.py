@@ -337,7 +337,8 @@ def check_disk(directory: Path, size: int) -> None:
         raise NoRoom(
             f"saving the machine may take {size // 2**20} MB in {directory}; "
             f"{free // 2**20} MB are free",
-            mend="free some disk, or use another one: PYTEST_HIL_CACHE=DIR, --hil-artifacts=DIR",
+            mend="free some disk, or use another one: TMPDIR=DIR for snapshots, "
+            "PYTEST_HIL_CACHE=DIR for templates, --hil-artifacts=DIR for kept machines",
         )
 
 
