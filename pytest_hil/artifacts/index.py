@@ -78,7 +78,7 @@ def find_run(root: Path, wanted: str = LATEST) -> RunRecord:
         return found[0]
     ids = [run.id for run in found or known]
     what = f"{len(found)} runs begin with" if found else "there is no run"
-    raise ConfigError("--run", f"{what} {wanted!r}", mend=nearest(wanted, ids))
+    raise ConfigError(str(root), f"{what} {wanted!r}", mend=nearest(wanted, ids))
 
 
 def find_tests(run: RunRecord, wanted: str) -> list[TestRecord]:

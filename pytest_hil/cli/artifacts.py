@@ -246,7 +246,9 @@ def _print_events(events: Sequence[dict[str, Any]]) -> None:
     for event in events:
         facts = {k: v for k, v in event.items() if k not in ("t", "time", "kind")}
         said = " ".join(f"{key}={json.dumps(value)}" for key, value in facts.items())
-        print(f"{event.get('t', 0.0):10.3f} s  {event.get('kind', '?')}  {said}".rstrip())
+        t = event.get("t")
+        when = f"{t:10.3f}" if isinstance(t, int | float) else f"{'?':>10}"
+        print(f"{when} s  {event.get('kind', '?')}  {said}".rstrip())
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

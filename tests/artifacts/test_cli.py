@@ -86,6 +86,14 @@ def test_show(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert said_json(capsys, "show", "test_plug")["outcome"] == "failed"
 
 
+def test_an_event_whose_time_is_damaged(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory,) = run.path.glob("*test_ping*")
+    with (directory / "events.jsonl").open("a") as file:
+        file.write('{"t": "soon", "kind": "a"}\n{"kind": "b"}\n{"t": null, "kind": "c"}\n')
+    shown = said(capsys, "show", "test_ping", "--events").splitlines()
+    assert [line.split() for line in shown[1:]] == [["?", "s", kind] for kind in "abc"]
+
+
 def test_wrong_names_get_an_answer(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     error = said(capsys, "show", "tests/test_usb.py::test_unplgu", code=2)
     assert "did you mean 'tests/test_usb.py::test_unplug'?" in error

@@ -121,7 +121,7 @@ def test_diff_as_json(two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["diff", "1999"], "there is no run '1999'"),
+        (["diff", "1999"], "/.hil: there is no run '1999'"),
         (["diff", "latest", "--slower=0"], "'0' is no factor"),
         (["report", "--output=-"], "a page cannot go to stdout"),
         (["report", "nosuch"], "there is no run 'nosuch'"),
