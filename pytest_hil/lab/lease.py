@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pytest_hil import process
 from pytest_hil.config.board import BoardTarget
-from pytest_hil.errors import ConfigError
+from pytest_hil.errors import ConfigError, one_line
 from pytest_hil.lab import look, queue
 from pytest_hil.lab.locks import Bell, Lock
 from pytest_hil.lab.look import Look
@@ -504,7 +504,7 @@ def _busy(turn: _Turn, wants: Sequence[str], waited: float) -> Busy:
 def _not_yours(one: Reservation) -> LabError:
     return LabError(
         f"{one.board} is {one}",
-        mend=f"ask {one.user}, or end it: pytest-hil lab release --force {one.board}",
+        mend=f"ask {one_line(one.user)}, or end it: pytest-hil lab release --force {one.board}",
     )
 
 
