@@ -135,8 +135,9 @@ class Terminal:
             self.listener.close()
             self.listener = None
         self.display.close()
+        writer = self._config.get_terminal_writer()
         for note in list(self.notes)[self.shown :]:
-            self._write(f"hil: {note}\n")
+            writer.line(f"hil: {note}")
 
     def _write(self, text: str) -> None:
         data = memoryview(text.encode(errors="replace"))
