@@ -333,8 +333,8 @@ class Opened(Target):
     """The kernel modules that were put onto it, as files of this host: their crashes get lines."""
     twins: Sequence[Opened] = ()
     """Those that :meth:`fork` gave, in their order, also when they are closed."""
-    on_fork: Callable[[Opened], object] | None = None
-    """Gets a twin before whoever asked for it does."""
+    on_fork: Callable[[Opened, Opened], object] | None = None
+    """Gets this target and a twin, before whoever asked for that does."""
     is_twin = False
     _crash_watch: CrashWatch | None = None
 

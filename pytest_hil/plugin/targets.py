@@ -170,8 +170,9 @@ def enter(
     for number, twin in enumerate(target.twins, 1):
         if not twin.closed:
             enter(item, wanted, twin, _twins_label(label, number))
-    target.on_fork = lambda twin: enter(
-        _test_of(item), wanted, twin, _twins_label(label, len(target.twins))
+    # Without the target in it: it would keep itself alive.
+    target.on_fork = lambda first, twin: enter(
+        _test_of(item), wanted, twin, _twins_label(label, len(first.twins))
     )
 
 

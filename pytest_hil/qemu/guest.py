@@ -323,7 +323,7 @@ class Guest(Opened):
             raise MachineError(f"the target {self.name} was closed")
         self._events("fork")
         if self.on_fork is not None:
-            self.on_fork(twin)
+            self.on_fork(self, twin)
         return twin
 
     @property
