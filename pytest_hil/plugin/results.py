@@ -85,7 +85,8 @@ class _Writer:
         if when in ("setup", "call", "teardown"):
             going.phases[when] = round(report.duration, 6)
         _explain(going, report)
-        going.facts.update(getattr(report, FACTS, {}))
+        # Out of the report: pytest keeps each until the end of the run.
+        going.facts.update(report.__dict__.pop(FACTS, {}))
         if report.when in ("setup", "call") and outcome != "rerun":
             return
         del self._going[key]
