@@ -8,18 +8,91 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_hil.console.session import SILENCE, Console
 from pytest_hil.errors import Crashed, HilError, NoCrash
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pytest_hil.console.session import Console
     from pytest_hil.crash import Crash, Detector, Rules
 
     RulesOf = Callable[[], Rules]
 
 # How long a crash that must be there may take to be read to its end, in seconds.
 _PATIENCE = 2.0
+# What is put off at most until the first rules are compiled: bytes, and seconds.
+_MOST_PUT_OFF, _PUT_OFF = 64 * 1024, SILENCE
+
+
+class _Reader:
+    """Reads one console; ``found`` gets the crashes, perhaps none, after each look.
+
+    ``make`` compiles rules, the first time in a process for longer than a short command takes: that
+    is put off until the console is silent, as it is when the others wait for a command, or until
+    somebody wants to know.
+    """
+
+    _compiled = False
+
+    def __init__(
+        self,
+        make: Callable[[], Detector],
+        at_rest: Callable[[], bool],
+        found: Callable[[Sequence[Crash]], None],
+    ) -> None:
+        self._make = make
+        self._at_rest = at_rest
+        self._found = found
+        self._started = time.monotonic()
+        self._lock = threading.RLock()
+        self._detector: Detector | None = None
+        # Data, when it came, and whether the target was at rest.
+        self._put_off: list[tuple[bytes, float, bool]] = []
+
+    @property
+    def reading(self) -> bool:
+        """Whether something has been said and not been read to its end."""
+        return bool(self._put_off) or (self._detector is not None and self._detector.reading)
+
+    def said(self, data: bytes) -> None:
+        """A console's subscriber."""
+        with self._lock:
+            self._put_off.append((data, time.monotonic() - self._started, self._at_rest()))
+            if not data or not self._may_wait:
+                self.read()
+
+    @property
+    def _may_wait(self) -> bool:
+        if self._detector is not None or _Reader._compiled:
+            return False
+        size = sum(len(data) for data, _, _ in self._put_off)
+        (_, first, _), (_, last, _) = self._put_off[0], self._put_off[-1]
+        return size < _MOST_PUT_OFF and last - first < _PUT_OFF
+
+    def read(self, timeout: float = -1) -> None:
+        """Read what was put off. ``timeout``: how long another thread may be at it, in seconds."""
+        if not self._lock.acquire(timeout=timeout):
+            return
+        try:
+            if self._put_off and self._detector is None:
+                self._detector = self._make()
+                _Reader._compiled = True
+            for data, at, at_rest in self._put_off:
+                assert self._detector is not None
+                self._detector.watch_resets = at_rest
+                self._found(self._detector.feed(data, at) if data else self._detector.finish())
+        finally:
+            self._put_off.clear()
+            self._lock.release()
+
+    def silent(self) -> bool:
+        """Who is told when a console falls silent: whether that says something again later."""
+        with self._lock:
+            self.read()
+            if self._detector is None:
+                return False
+            self._found(self._detector.idle())
+            return self._detector.reading
 
 
 class CrashWatch:
@@ -27,7 +100,7 @@ class CrashWatch:
 
     A crash that nobody expects interrupts what waits for the target: a command, an expect. Any
     thread may call. ``ignore``: patterns of titles that are no news. ``rules`` gives what is looked
-    for; it is asked in the console's thread, as a hundred patterns take a while to compile.
+    for; it is asked when the console is read for the first time.
     """
 
     def __init__(self, rules: RulesOf | None = None) -> None:
@@ -48,7 +121,7 @@ class CrashWatch:
         self._seen = 0
         self._expected: list[Expected] = []
         self._console: Console | None = None
-        self._detector: Detector | None = None
+        self._reader: _Reader | None = None
         self._unfollow: tuple[Callable[[], None], ...] = ()
 
     def follow(self, console: Console) -> None:
@@ -56,25 +129,11 @@ class CrashWatch:
         if console is self._console:
             return
         self.close()
-        started = time.monotonic()
-        detector: Detector | None = None
-
-        def said(data: bytes) -> None:
-            nonlocal detector
-            if detector is None:
-                detector = self._detector = self._make()
-            detector.watch_resets = self.at_rest()
-            found = detector.feed(data, time.monotonic() - started) if data else detector.finish()
-            self._take(found, console)
-
-        def silent() -> bool:
-            if detector is None:
-                return False
-            self._take(detector.idle(), console)
-            return detector.reading
-
-        self._console = console
-        self._unfollow = (console.subscribe(said), console.on_silence(silent))
+        reader = _Reader(
+            self._make, lambda: self.at_rest(), lambda crashes: self._take(crashes, console)
+        )
+        self._console, self._reader = console, reader
+        self._unfollow = (console.subscribe(reader.said), console.on_silence(reader.silent))
 
     def _make(self) -> Detector:
         from pytest_hil.crash import Detector
@@ -84,7 +143,7 @@ class CrashWatch:
     def close(self) -> None:
         """Follow no console any more. What was found stays."""
         unfollow, self._unfollow = self._unfollow, ()
-        self._console = self._detector = None
+        self._console = self._reader = None
         for end in unfollow:
             end()
 
@@ -122,6 +181,8 @@ class CrashWatch:
         if (console := self._console) is not None:
             # A command's result comes by another way, and may overtake what it made the kernel say.
             console.catch_up(_PATIENCE)
+        if (reader := self._reader) is not None:
+            reader.read(_PATIENCE)
         with self._news:
             self._news.wait_for(
                 lambda: not self._reading and not (certain and len(self._found) == mark),
@@ -132,7 +193,7 @@ class CrashWatch:
 
     @property
     def _reading(self) -> bool:
-        return self._detector is not None and self._detector.reading
+        return self._reader is not None and self._reader.reading
 
     def _take(self, crashes: Sequence[Crash], console: Console) -> None:
         for crash in crashes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,13 +110,13 @@ class Stations:
         alone = len(targets) == 1
         while well := [one for one in targets if alone or one not in self._ill]:
             try:
-                allowed = self._allowed(well)
+                allowed, known = self._allowed(well)
             except Quarantined:
                 if len(well) < len(targets):
                     break  # others were not in quarantine, and broke
                 raise
             try:
-                return self._open(allowed, give_up=not alone)
+                return self._open(allowed, known, give_up=not alone)
             except _Broken as broken:
                 if alone:
                     raise broken.error from broken.error.__cause__
@@ -152,10 +152,12 @@ class Stations:
             self.release(target)
         return self.health.look([name])[name]
 
-    def _allowed(self, targets: Sequence[BoardTarget]) -> list[BoardTarget]:
-        """Those that are not in quarantine; first those whose time has come, as nobody finds out
-        otherwise whether they are well again, and last those that broke lately. Raises Quarantined
-        when none is left.
+    def _allowed(
+        self, targets: Sequence[BoardTarget]
+    ) -> tuple[list[BoardTarget], Mapping[str, Health]]:
+        """Those that are not in quarantine, and what is known of all; first those whose time has
+        come, as nobody finds out otherwise whether they are well again, and last those that broke
+        lately. Raises Quarantined when none is left.
         """
         from pytest_hil.lab.health_book import Quarantined, sentence
 
@@ -173,16 +175,21 @@ class Stations:
                 return 0
             return 2 if known[one.name].state == "suspect" else 1
 
-        return sorted(allowed, key=place)
+        return sorted(allowed, key=place), known
 
-    def _open(self, targets: Sequence[BoardTarget], *, give_up: bool) -> Board:
+    def _open(
+        self, targets: Sequence[BoardTarget], known: Mapping[str, Health], *, give_up: bool
+    ) -> Board:
         from pytest_hil.board.board import Board
 
         with self._lock:
-            leased = self._ours(targets) or self._lease(targets)
+            ours = self._ours(targets)
+            leased = ours or self._lease(targets)
             leased.in_use = True
         try:
-            self._look_at(leased)
+            name = leased.target.name
+            # It may have changed while it was waited for.
+            self._heed(leased, known[name] if ours else self.health.look([name])[name])
             station = self._ready(leased)
         except BaseException as error:
             leased.in_use = False
@@ -197,15 +204,13 @@ class Stations:
             on_close=lambda: self._used(leased),
         )
 
-    def _look_at(self, leased: _Leased) -> None:
-        """Its health now: it may have changed while it was waited for. Raises _Barred."""
-        name = leased.target.name
-        found = self.health.look([name])[name]
+    def _heed(self, leased: _Leased, health: Health) -> None:
+        """How a board that is ours is now. Raises _Barred."""
         now = self.health.clock()
-        if found.barred(now):
+        if health.barred(now):
             raise _Barred
-        leased.health = found
-        leased.doubt |= found.due(now)
+        leased.health = health
+        leased.doubt |= health.due(now)
 
     def _ready(self, leased: _Leased) -> Station:
         """To the end of its boot. Raises _Broken for what is its own fault."""

@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_hil.board.boot.bootloader import Commands
 from pytest_hil.board.station import Station
 from pytest_hil.crash_watch import CrashWatch
 from pytest_hil.errors import HilError, InfrastructureError, Unsupported
@@ -17,6 +16,7 @@ from pytest_hil.target import Command, Completed, Opened, Snapshot
 
 if TYPE_CHECKING:
     from pytest_hil.attach.usb import Usb
+    from pytest_hil.board.boot.bootloader import Commands
     from pytest_hil.console.session import Console
     from pytest_hil.crash_watch import RulesOf
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_hil.board import shells
-from pytest_hil.board.boot.bootloader import Bootloader, Commands
 from pytest_hil.board.boot.path import OFF, Step, path
 from pytest_hil.board.boot.stage import Placed, Refused, StageFailed, Way, open_stages
 from pytest_hil.board.console.open import console_on, open_line
@@ -35,6 +34,7 @@ from pytest_hil.errors import (
 from pytest_hil.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pytest_hil.board.boot.bootloader import Commands
     from pytest_hil.console.session import Console
     from pytest_hil.crash import Crash
     from pytest_hil.crash_watch import CrashWatch
@@ -372,6 +372,8 @@ class Station:
     @property
     def bootloader(self) -> Commands:
         """The bootloader's prompt, where the board is now. Raises Unsupported."""
+        from pytest_hil.board.boot.bootloader import Bootloader, Commands
+
         for one in self._stages:
             if isinstance(one.stage, Bootloader) and one.name == self.state:
                 return Commands(one.stage, self.console)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hil.plugin import chosen
+from pytest_hil.plugin import chosen, summary
 from pytest_hil.plugin.artifacts import made_directory, made_run
 from pytest_hil.plugin.infrastructure import FLAG
 from pytest_hil.plugin.items import worker_id
@@ -91,6 +91,7 @@ class _Writer:
             return
         del self._going[key]
         self._write(
+            worker,
             {
                 "nodeid": report.nodeid,
                 "outcome": going.outcome,
@@ -101,16 +102,18 @@ class _Writer:
                 **going.facts,
                 "reason": going.reason,
                 "text": going.text,
-            }
+            },
         )
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, worker: str, line: dict[str, Any]) -> None:
         self._waiting.append(line)
         run = made_run(self._config)
         if run is not None:
             if not self._told:
                 self._told = True
                 run.update(collected=collected(self._config))
+                if worker:
+                    summary.prepare()  # while the workers go on
             for each in self._waiting:
                 run.result(**each)
             self._waiting.clear()

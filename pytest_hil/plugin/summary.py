@@ -33,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted(config)
 
 
+def prepare() -> None:
+    """Import what :func:`write` needs: at the run's end everybody waits for it."""
+    import pytest_hil.artifacts.report.ctrf
+    import pytest_hil.artifacts.report.page
+    import pytest_hil.artifacts.retention  # noqa: F401
+
+
 def write(config: pytest.Config, run: Run) -> None:
     """Write them. A disk that is full must not make a run red."""
     if wanted(config) == "none":

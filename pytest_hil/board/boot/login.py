@@ -10,6 +10,7 @@ from typing import ClassVar
 from pytest_hil.board.boot.stage import Refused, Way
 from pytest_hil.config.driver import Secret, key, secret
 from pytest_hil.config.values import regex, text
+from pytest_hil.console.session import CURSOR_REPORT
 
 # Seconds of silence after which the return key is tried: a login prompt may have been shown before,
 # or the kernel's messages stand where it was.
@@ -102,7 +103,8 @@ class Login:
             way.send(b"\x15")
             if self._counts(way, _SOON):
                 return True
-        way.send(b"\x15\r")
+        # Its prompt may have asked where the cursor is before anybody listened.
+        way.send((b"" if way.console.cursor_report else CURSOR_REPORT) + b"\x15\r")
         match way.expect_or_none([self._options.prompt, self._options.login], _SOON):
             case 1:
                 return False

@@ -16,10 +16,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_hil.board.console.watch import Watch
 from pytest_hil.console.transport import Transport
 from pytest_hil.errors import ChannelLost, HilError
+
+if TYPE_CHECKING:
+    from pytest_hil.board.console.watch import Watch
 
 # Seconds between two tries where no event tells: the first, and (doubled each time) the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -287,6 +290,8 @@ class LastingTransport:
     def _watched(self, stack: contextlib.ExitStack) -> Watch | None:
         if self._watch is None:
             return None
+        from pytest_hil.board.console.watch import Watch
+
         try:
             return stack.enter_context(Watch(self._watch))
         except OSError:

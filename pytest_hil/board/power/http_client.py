@@ -6,16 +6,14 @@ said of a request in an error is its address without the query: passwords may be
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import re
 import socket
-import ssl
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, quote_plus, urljoin, urlsplit
 
 from pytest_hil.board.power import http_auth
@@ -25,6 +23,11 @@ from pytest_hil.config.driver import Secret
 from pytest_hil.config.driver import url as any_url
 from pytest_hil.config.values import BadValue, shown
 from pytest_hil.errors import InfrastructureError, visible
+
+# When the first request is made: it takes 7 ms, with ssl, and each run of pytest on a board
+# imports this module to check boards.toml.
+if TYPE_CHECKING:
+    import http.client
 
 # Bytes of an answer; and characters of it that an error shows.
 LARGEST = 256 * 1024
@@ -144,6 +147,8 @@ class HttpClient:
             return answer
         if status == 401:
             raise self.refused(answer)
+        import http.client
+
         reason = http.client.responses.get(status, "")
         message = f"{answer.where} answered {status} {reason}".rstrip() + self.quoted(answer)
         if status == 404:
@@ -230,6 +235,9 @@ class HttpClient:
     def _once(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, until: float
     ) -> Answer:
+        import http.client
+        import ssl
+
         parts = urlsplit(url)
         where = _place(url)
         connection = self._connection(parts, max(0.001, until - time.monotonic()))
@@ -274,6 +282,9 @@ class HttpClient:
                 line.end()
 
     def _connection(self, parts: SplitResult, timeout: float) -> http.client.HTTPConnection:
+        import http.client
+        import ssl
+
         host = parts.hostname or ""
         if parts.scheme == "http":
             return http.client.HTTPConnection(host, parts.port, timeout=timeout)
