@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import socket
 import struct
 import threading
@@ -40,7 +39,7 @@ class Listener:
 
     def __init__(self, on_message: Callable[[Message], None]) -> None:
         self._on_message = on_message
-        self.name = f"pytest-hil-{os.getpid()}-{secrets.token_hex(8)}"
+        self.name = f"pytest-hil-{os.getpid()}-{os.urandom(8).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         # An abstract name has no permissions: the kernel tells who sent what.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

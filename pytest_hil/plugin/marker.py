@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_hil import kernel as requirement
 from pytest_hil.errors import nearest
-from pytest_hil.kernel import Requirement, Version, is_requirement
+
+if TYPE_CHECKING:
+    from pytest_hil.kernel import Requirement, Version
 
 _HIL = """hil(features=[…], target=NAME, memory="512M", smp=2, …): what this test wants of its \
 target; `pytest --hil-list` shows the targets, docs/reference/marker.md the keys"""
@@ -25,14 +26,14 @@ class Wish:
     """What the markers of one test say.
 
     ``targets`` None: any. ``changes``: keys of ``[target.NAME]`` with other values.
-    ``kernel``: what it must be; ``crash_ignore``: titles of crashes that are none here.
+    ``kernel``: what it must be, None: any; ``crash_ignore``: titles of crashes that are none here.
     """
 
     features: frozenset[str] = frozenset()
     targets: tuple[str, ...] | None = None
     hardware: bool = False
     changes: Mapping[str, Any] | None = None
-    kernel: Requirement = field(default_factory=Requirement)
+    kernel: Requirement | None = None
     crash_ignore: tuple[re.Pattern[str], ...] = ()
 
 
@@ -66,10 +67,17 @@ def hil(
     whose title one of these regular expressions is found in fail nothing. All others, and a file
     as ``kernel``, are those of ``[target.NAME]`` in boards.toml, and replace what it says there.
     """
-    versions: tuple[tuple[str, Version], ...] = ()
-    if isinstance(kernel, str) and is_requirement(kernel):
-        versions, kernel = _checked("kernel", requirement.versions, kernel), None
-    wanted = _checked("kernel_config", requirement.names, _words("kernel_config", kernel_config))
+    required: Requirement | None = None
+    if kernel is not None or kernel_config:
+        from pytest_hil import kernel as requirement
+
+        versions: tuple[tuple[str, Version], ...] = ()
+        if isinstance(kernel, str) and requirement.is_requirement(kernel):
+            versions, kernel = _checked("kernel", requirement.versions, kernel), None
+        names = _words("kernel_config", kernel_config)
+        required = requirement.Requirement(
+            versions, _checked("kernel_config", requirement.names, names)
+        )
     changes = {
         "memory": memory,
         "smp": smp,
@@ -86,7 +94,7 @@ def hil(
         features=frozenset(_words("features", features)),
         targets=None if target is None else _words("target", target),
         changes={key: value for key, value in changes.items() if value is not None},
-        kernel=Requirement(versions, wanted),
+        kernel=required or None,
         crash_ignore=tuple(
             _checked("crash_ignore", _pattern, one) for one in _words("crash_ignore", crash_ignore)
         ),
@@ -114,14 +122,15 @@ def wish_of(node: pytest.Item) -> Wish:
     features: frozenset[str] = frozenset()
     targets: tuple[str, ...] | None = None
     changes: dict[str, Any] = {}
-    kernel = Requirement()
+    kernel: Requirement | None = None
     ignore: tuple[re.Pattern[str], ...] = ()
     for mark in marks:
         said = _said(mark, node)
         features |= said.features
         targets = said.targets if targets is None else targets
         changes = {**(said.changes or {}), **changes}
-        kernel += said.kernel
+        if said.kernel is not None:
+            kernel = said.kernel if kernel is None else kernel + said.kernel
         ignore += said.crash_ignore
     hardware = any(mark.name == "hardware" for mark in marks)
     return Wish(features, targets, hardware, changes, kernel, ignore)
