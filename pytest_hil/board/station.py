@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_hil.board import shells
-from pytest_hil.board.boot.path import OFF, Step, path
+from pytest_hil.board.boot.path import OFF, Restart, Step, path
 from pytest_hil.board.boot.stage import Placed, Refused, StageFailed, Way, open_stages
 from pytest_hil.board.console.open import console_on, open_line
 from pytest_hil.board.power.switch import Switch, open_switch
@@ -107,6 +107,13 @@ class Station:
             raise self._lacks("boot stages")
         return self._stages[-1].name
 
+    @property
+    def _restart(self) -> Restart:
+        """What makes it begin anew."""
+        if self._switch is not None:
+            return "power"
+        return "nothing" if self._reset is None else "reset"
+
     def _lacks(self, what: str) -> Unsupported:
         """It has no stages, and so not this either."""
         mend = f"add [[target.{self.name}.boot]] tables to boards.toml: its way to a shell"
@@ -135,7 +142,7 @@ class Station:
                 f"there is no stage {wanted!r}",
                 mend=nearest(wanted, self.states),
             )
-        for step in path(self._stages, self.state, wanted, switched=self._switch is not None):
+        for step in path(self._stages, self.state, wanted, restart=self._restart):
             self._go(step)
 
     def ready(self) -> None:
@@ -173,15 +180,18 @@ class Station:
         self._go(Step("enter", self.last))
 
     def restart(self) -> None:
-        """To the last stage by a power cycle, so that it is known that all of it works.
+        """To the last stage from the beginning, so that it is known that all of it works.
 
-        Without a power switch by whatever :meth:`ready` does.
+        What cannot be made to begin anew is taken as it is: :meth:`ready`.
         """
-        if self._switch is None:
-            self.state = None
-            self.ready()
-            return
-        self.cycle()
+        match self._restart:
+            case "power":
+                self.cycle()
+            case "reset":
+                self.reset()
+            case "nothing":
+                self.state = None
+                self.ready()
 
     def cycle(self) -> None:
         """Off, on, and to the last stage if it has any. Raises as :meth:`boot` does."""
@@ -203,8 +213,8 @@ class Station:
             self._go(Step("on"))
 
     def _look(self) -> None:
-        """Whether it is at its last stage; at another only where no power cycle gets it there."""
-        asked = self._stages if self._switch is None else self._stages[-1:]
+        """Whether it is at its last stage; at another only where it cannot begin anew."""
+        asked = self._stages if self._restart == "nothing" else self._stages[-1:]
         for one in reversed(asked):
             if self._is_here(one):
                 self.state = one.name
@@ -234,6 +244,8 @@ class Station:
             self._power().on()
             self._switched_on = True
             self._line.powered()
+        elif step.move == "reset":
+            self._pulse()
         else:
             placed = next(one for one in self._stages if one.name == step.stage)
             self._drive(placed, step)
@@ -293,14 +305,20 @@ class Station:
             self._power().off()
             self._line.unpowered()
             self._go(Step("on"))
+            self.on_down("the board was reset")
         else:
-            self._reset.on()
-            time.sleep(_PULSE)
-            self.console.skip(self.console.mark())
-            self._reset.off()
+            self._pulse()
         self.events("reset")
-        self.on_down("the board was reset")
         self._follow()
+
+    def _pulse(self) -> None:
+        """Pull its reset line."""
+        assert self._reset is not None
+        self._reset.on()
+        time.sleep(_PULSE)
+        self.console.skip(self.console.mark())
+        self._reset.off()
+        self.on_down("the board was reset")
 
     # --- what is at the end of it ---
 

@@ -48,12 +48,21 @@ def test_from_nobody_knows_where() -> None:
 
 
 def test_what_has_no_switch_is_waited_for_where_nobody_knows_it() -> None:
-    assert path([STOPPED, LOGIN], None, "shell", switched=False) == [Step("enter", "shell")]
-    assert path([STOPPED, LOGIN], "bootloader", "shell", switched=False) == [
+    assert path([STOPPED, LOGIN], None, "shell", restart="nothing") == [Step("enter", "shell")]
+    assert path([STOPPED, LOGIN], "bootloader", "shell", restart="nothing") == [
         Step("leave", "bootloader"),
         Step("enter", "shell"),
     ]
-    assert path([STOPPED, LOGIN], None, OFF, switched=False) == [Step("off")]
+    assert path([STOPPED, LOGIN], None, OFF, restart="nothing") == [Step("off")]
+
+
+def test_what_has_only_a_reset_line_begins_anew_by_it() -> None:
+    stages = [STOPPED, LOGIN]
+    again = [Step("reset"), Step("enter", "bootloader")]
+    assert path(stages, "shell", "bootloader", restart="reset") == again
+    further = [Step("leave", "bootloader"), Step("enter", "shell")]
+    assert path(stages, None, "shell", restart="reset") == [*again, *further]
+    assert path(stages, "bootloader", "shell", restart="reset") == further
 
 
 def test_a_stage_that_there_is_not() -> None:

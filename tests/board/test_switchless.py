@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,3 +86,50 @@ def test_a_silent_one_is_given_up_in_a_pool(clinic: Callable[..., Clinic]) -> No
     assert "the board rig1 is given up: the board rig1 did not reach shell: " in out
     assert site.health["rig1"].errors == 1
     assert site.health["rig2"].errors == 0
+
+
+RESETS = """
+import pytest
+from pytest_hil.errors import Unsupported
+
+def test_it_begins_anew(hil):
+    hil.reset()
+    assert hil.run("echo well").stdout == "well\\n"
+    with pytest.raises(Unsupported, match="rig1 has no power switch"):
+        hil.power.cycle()
+
+def test_it_is_lost(fault, hil):
+    # Somebody has typed "exit", and nobody noticed.
+    hil.console.send("exec sleep 1000000\\r")
+
+def test_it_is_found(hil):
+    assert hil.run("echo well").stdout == "well\\n"
+"""
+
+
+@pytest.mark.slow
+def test_a_reset_line_does_what_a_power_switch_would(tmp_path: Path) -> None:
+    """It gets a board back that does not answer."""
+    with Rig() as rig:
+        url = rig.switchboard.url
+        hold, let_go = (
+            shlex.join(
+                [
+                    *(sys.executable, "-c"),
+                    "import sys, urllib.request as r; r.urlopen(sys.argv[1]).read()",
+                    f"{url}/cm?cmnd=Power1%20{word}",
+                ]
+            )
+            for word in ("Off", "On")
+        )
+        unswitched(rig)
+        text = rig.boards_toml.read_text()
+        line = f"reset = {{ driver = 'command', on = {hold!r}, off = {let_go!r} }}"
+        text = text.replace("\nconsole = ", f"\n{line}\nconsole = ")
+        rig.boards_toml.write_text(text)
+        site = Clinic(rig, tmp_path)
+        site.tests(RESETS)
+        code, out = site.run(target="rig1")
+        assert code == 0, out
+        # By hand, to know where it is, by the test, and when it did not answer.
+        assert rig.board("rig1").record.count("on") == 4

@@ -8,7 +8,9 @@ from typing import Literal, Protocol
 
 OFF = "off"
 
-Move = Literal["off", "on", "enter", "leave"]
+Move = Literal["off", "on", "reset", "enter", "leave"]
+# What can make a board begin anew: a power switch, only a reset line, or nothing.
+Restart = Literal["power", "reset", "nothing"]
 
 
 class Named(Protocol):
@@ -31,11 +33,13 @@ class Step:
     stage: str = ""
 
 
-def path(stages: Sequence[Named], at: str | None, to: str, *, switched: bool = True) -> list[Step]:
+def path(
+    stages: Sequence[Named], at: str | None, to: str, *, restart: Restart = "power"
+) -> list[Step]:
     """The steps from one state to another; ``at`` None: nobody knows where it is.
 
-    Forward if that leads there, else by way of switching it off. Where there is no switch (not
-    ``switched``), and nobody knows where it is, it is waited for: it may be on its way.
+    Forward if that leads there, else it begins anew. Where nothing can make it do so, and nobody
+    knows where it is, it is waited for: it may be on its way.
     Raises KeyError for a state that there is not.
     """
     names = [one.name for one in stages]
@@ -44,7 +48,7 @@ def path(stages: Sequence[Named], at: str | None, to: str, *, switched: bool = T
     end = names.index(to) if to in names else _missing(to)
     if at == to:
         return []
-    if at is None and not switched:
+    if at is None and restart == "nothing":
         return [Step("enter", to)]
     begin = names.index(at) if at in names else -1
     steps: list[Step] = []
@@ -52,12 +56,18 @@ def path(stages: Sequence[Named], at: str | None, to: str, *, switched: bool = T
         steps.append(Step("leave", names[begin]))
     else:
         begin = -1
-        # Off first, for what is on and somewhere else; it costs little for what is off.
-        steps += [Step("off"), Step("on")] if at != OFF else [Step("on")]
+        steps += _anew(at, restart)
     for one in stages[begin + 1 : end]:
         if not one.passable:
             steps += [Step("enter", one.name), Step("leave", one.name)]
     return [*steps, Step("enter", to)]
+
+
+def _anew(at: str | None, restart: Restart) -> list[Step]:
+    if restart == "reset":
+        return [Step("reset")]
+    # Off first, for what is on and somewhere else; it costs little for what is off.
+    return [Step("on")] if at == OFF else [Step("off"), Step("on")]
 
 
 def _missing(name: str) -> int:
