@@ -175,8 +175,8 @@ class Station:
             return
         if self.state is None and not self._boots:
             # What the shell has typed meanwhile may have been taken for a name, or a password.
-            self._is_here(self._stages[-1])
             self.console.skip(self.console.mark())
+            self._is_here(self._stages[-1])
         self._go(Step("enter", self.last))
 
     def restart(self) -> None:

@@ -165,6 +165,11 @@ class Capture:
         with self.changed:
             self.cursor = max(self.cursor, mark.text)
 
+    def rewind(self, mark: Mark) -> None:
+        """Let the next search begin at a mark, whatever was found after it."""
+        with self.changed:
+            self.cursor = mark.text
+
     def raw_after(self, offset: int) -> tuple[int, bytes]:
         """The bytes from an offset on, and the offset at which they really begin."""
         with self.changed:

@@ -165,6 +165,10 @@ class Console:
         """Let the next :meth:`expect` begin at a mark, if it would begin before it."""
         self._capture.skip(mark)
 
+    def rewind(self, mark: Mark) -> None:
+        """Let the next :meth:`expect` begin at a mark, whatever was matched after it."""
+        self._capture.rewind(mark)
+
     def since(self, mark: Mark, *, raw: bool = False) -> str:
         """What was said since a mark."""
         return self._capture.text(mark, raw=raw)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pytest_hil.cache import Cache
 from pytest_hil.errors import (
     BootTimeout,
+    Crashed,
     ImageError,
     InfrastructureError,
     MachineDied,
@@ -125,6 +126,14 @@ class Factory:
             except BootTimeout:
                 if not post_mortem:
                     raise
+                if machine.shell is not None:
+                    machine.shell.fail(
+                        Crashed(
+                            f"the machine {machine.hardware.name} does not answer: it was kept "
+                            "after its kernel had panicked, or hung",
+                            mend="its console, its memory and QEMU's monitor can be looked at",
+                        )
+                    )
                 return machine
             boot.personalise(machine, identity=False)
         except BaseException:

@@ -305,8 +305,11 @@ class Guest(Opened):
         """A second target that goes on from this one's present state, independently.
 
         It has randomness and a clock of its own, and the same name as this one. It ends with this
-        one, or when it is closed.
+        one, or when it is closed. Raises Crashed when it has panicked: so would have the twin.
         """
+        shell = self._machine.shell
+        if shell is not None and isinstance(shell.reason, Crashed):
+            raise shell.reason.with_traceback(None)
         saved = state.State(Path(self.snapshot("fork").path))
         try:
             machine = self._factory.resume(saved.path)

@@ -39,6 +39,22 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "machine"
 
 
+@pytest.fixture(scope="module")
+def panicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state that answers no more."""
+    from pytest_hil.bench import Bench, Settings
+    from pytest_hil.errors import Crashed
+
+    root = tmp_path_factory.mktemp("panicked")
+    with Bench(Settings(root=root)) as bench:
+        guest = bench.open(bench.target("qemu"))
+        with pytest.raises(Crashed):
+            guest.run("echo c > /proc/sysrq-trigger; sleep 100")
+        (root / "machine").mkdir()
+        guest.save(root / "machine")
+    return root / "machine"
+
+
 def failed(run: Run, nodeid: str, machine: Path | None = None, **about: Any) -> None:
     test = run.test(nodeid, "qemu")
     if machine is None:
@@ -145,6 +161,13 @@ def test_a_person_sees_what_the_console_said(
 
 
 @pytest.mark.machine
+@pytest.mark.machine
+def test_one_that_panicked_says_so(cli: Cli, run: Run, panicked: Path) -> None:
+    failed(run, "test_a.py::test_x", panicked)
+    said = cli("open", "--run-command", "true", code=125).stderr
+    assert "the machine qemu does not answer: it was kept after its kernel had panicked" in said
+
+
 def test_another_machine_than_then(cli: Cli, run: Run, kept: Path) -> None:
     boards = cli.cwd / "other.toml"
     boards.write_text('[target.qemu]\nbackend = "qemu"\nmemory = "128M"\n')

@@ -18,6 +18,15 @@ def test_a_reset_mends_a_panic(guest: Guest) -> None:
     assert guest.run("echo up").stdout == "up\n"
 
 
+def test_a_machine_that_panicked_has_no_twin(guest: Guest) -> None:
+    """And that is said, instead of waiting for it to answer."""
+    with pytest.raises(Crashed, match="panicked"):
+        guest.run("echo c > /proc/sysrq-trigger; sleep 100")
+    with pytest.raises(Crashed, match="panicked"):
+        guest.fork()
+    assert guest.twins == ()
+
+
 def test_a_kernel_that_reboots_after_its_panic_comes_back(guest: Guest) -> None:
     with guest.machine.monitor.waiter("RESET") as restart:
         with pytest.raises(Crashed, match="panicked"):

@@ -103,10 +103,16 @@ class Login:
             way.send(b"\x15")
             if self._counts(way, _SOON):
                 return True
+        before = way.console.mark()
         # Its prompt may have asked where the cursor is before anybody listened.
         way.send((b"" if way.console.cursor_report else CURSOR_REPORT) + b"\x15\r")
         match way.expect_or_none([self._options.prompt, self._options.login], _SOON):
             case 1:
+                # Who has just begun to ask does so again when they come to our return key: a name
+                # that is sent in between would meet another question.
+                while way.expect_or_none([self._options.login], _SOON / 2) is not None:
+                    pass
+                way.console.rewind(before)  # whoever logs in next need not wait for it
                 return False
             case None:
                 way.send(b"\x03\r")

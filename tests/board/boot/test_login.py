@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
-from pytest_hil.board.boot.login import Login, LoginOptions
+from pytest_hil.board.boot.login import _SILENCE, Login, LoginOptions
 from pytest_hil.board.boot.stage import Way
 from pytest_hil.board.console.open import open_console
 from pytest_hil.config import load
 from pytest_hil.config.board import BoardTarget
+from pytest_hil.config.driver import Secret
 from pytest_hil.console.session import Console
-from pytest_hil.rig.board import PASSWORD
+from pytest_hil.errors import ExpectTimeout
+from pytest_hil.rig.board import PASSWORD, PASSWORD_VARIABLE
 from pytest_hil.rig.rig import Rig
 
 
@@ -32,6 +35,22 @@ def test_a_login_prompt_is_no_shell(console: Console) -> None:
     assert not Login(LoginOptions()).here(Way(console, 30))
     assert "Password" not in console.text()
     assert console.tail(1) == "rig1 login: "
+
+
+def test_who_was_found_at_its_login_prompt_is_logged_in_without_waiting_for_another(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    login = Login(LoginOptions(password=Secret("env", PASSWORD_VARIABLE)))
+    console.send("\r")
+    console.expect("login: ")
+    with contextlib.suppress(ExpectTimeout):
+        # It may have begun to ask only now, and do so again.
+        console.expect("login: ", timeout=1)
+    assert not login.here(Way(console, 30))
+    # Shorter than the silence after which it would ask by itself.
+    login.enter(Way(console, _SILENCE * 0.8))
+    assert login.here(Way(console, 30))
 
 
 def test_a_shell_is_found_whatever_stands_on_its_line(console: Console) -> None:
