@@ -72,12 +72,12 @@ def _check(path: Path | None) -> int:
         print(error)
         return 1
     boards = _boards(config)
-    wrong = []
+    wrong: dict[str, None] = {}
     for one in boards.values():
         try:
             check(one)
         except HilError as error:
-            wrong.append(str(error))
+            wrong[str(error)] = None  # what several have from a group, once
     for message in wrong:
         print(message)
     if not wrong:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from pytest_hil.config import usb, values
 from pytest_hil.config.described import array_of, described
 from pytest_hil.config.driver import Section, section
-from pytest_hil.config.tables import Check, Problems, plain, read_keys
+from pytest_hil.config.tables import Check, Problems, plain
 from pytest_hil.config.usb import BoardUsb
 from pytest_hil.config.values import BadValue, wrong_kind
 from pytest_hil.errors import ConfigError
@@ -88,20 +89,13 @@ class PoolTarget:
         return min((features - one.all_features for one in self.boards), key=len)
 
 
-def read(
-    name: str,
-    raw: Mapping[str, object],
-    *,
-    source: str,
-    prefix: str,
-    base: Path,
-    problems: Problems,
+def made(
+    name: str, found: dict[str, Any], present: AbstractSet[str], *, prefix: str, problems: Problems
 ) -> BoardTarget | None:
-    """A board's table; None when it is so wrong that nothing can be made of it."""
-
-    checks = checks_of(f"target.{name}", source=source, problems=problems)
-    found: dict[str, Any] = read_keys(raw, checks, base=base, prefix=prefix, problems=problems)
-    if "console" not in raw:
+    """A board of the keys that are right; ``present`` are all that are written. None when it is so
+    wrong that nothing can be made of it.
+    """
+    if "console" not in present:
         problems.add(
             f"{prefix}console",
             "missing",
@@ -109,7 +103,7 @@ def read(
         )
     between = found.get("between", "keep")
     lacking = {"cycle": {"power"}, "reset": {"reset", "power"}}.get(between)
-    if lacking is not None and not lacking & raw.keys():
+    if lacking is not None and not lacking & present:
         problems.add(
             f"{prefix}between",
             f"{between!r} takes a {' or a '.join(sorted(lacking))} table, and there is none",
@@ -121,12 +115,19 @@ def read(
     return BoardTarget(name=name, **found)
 
 
-def checks_of(table: str, *, source: str, problems: Problems) -> dict[str, Check]:
-    """What checks the keys of a board's table, such as "target.rpi4"."""
+def checks_of(
+    table: str, *, source: str, problems: Problems, inherited: Mapping[str, str] | None = None
+) -> dict[str, Check]:
+    """What checks the keys of a board's table, such as "target.rpi4".
+
+    ``inherited``: the tables in which those of its keys stand that it has from elsewhere.
+    """
+    tables = inherited or {}
 
     def part(key: str) -> Callable[[object, Path], Section]:
         def check(value: object, where: Path) -> Section:
-            return section(value, source=source, where=f"[{table}.{key}]", base=where)
+            written = tables.get(key.partition("[")[0], table)
+            return section(value, source=source, where=f"[{written}.{key}]", base=where)
 
         return check
 
@@ -141,7 +142,8 @@ def checks_of(table: str, *, source: str, problems: Problems) -> dict[str, Check
         return values.array(value, one, "an array of tables")
 
     def devices(value: object, where: Path) -> BoardUsb | None:
-        return usb.read(value, where, prefix=f"[{table}.usb] ", problems=problems)
+        written = tables.get("usb", table)
+        return usb.read(value, where, prefix=f"[{written}.usb] ", problems=problems)
 
     return {
         **KEYS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def _parse(path: Path, written: bytes) -> dict[str, Any]:
         raise ConfigError(str(path), f"not TOML: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Inherited:
+    group: str = ""
+    keys: frozenset[str] = frozenset()
+    wrong: frozenset[str] = frozenset()
+
+
 class _Reader:
     """One file being read."""
 
@@ -97,6 +105,9 @@ class _Reader:
         self._path = path
         self._base = path.parent
         self._problems = Problems(str(path))
+        # Of each target with a group: what it has from there, and what it would have if that were
+        # right, which was said of the group.
+        self._inherited: dict[str, _Inherited] = {}
 
     def config(self, document: Mapping[str, object]) -> Config:
         for key in document.keys() - set(_TABLES):
@@ -104,7 +115,11 @@ class _Reader:
         raw_images = self._named(document, "image")
         groups = self._named(document, "group")
         right = {name: self._group(name, raw) for name, raw in groups.items()}
-        raw_targets = self._with_groups(self._named(document, "target"), right)
+        wrong = {name: frozenset(raw.keys() - right[name].keys()) for name, raw in groups.items()}
+        raw_targets = {
+            name: self._with_group(name, raw, right, wrong)
+            for name, raw in self._named(document, "target").items()
+        }
         images = _images({name: self._image(name, raw) for name, raw in raw_images.items()})
         shared = lab.read(document.get("lab", {}), base=self._base, problems=self._problems)
         before = len(self._problems)
@@ -152,19 +167,16 @@ class _Reader:
             prefix=prefix,
             problems=self._problems,
         )
-        # What a target must have stays, although it is wrong: it is not missing there.
-        kept = {key for key, value in found.items() if value is not None} | {"backend", "console"}
-        return {key: value for key, value in keys.items() if key in kept}
-
-    def _with_groups(
-        self, targets: dict[str, dict[str, object]], groups: Mapping[str, dict[str, object]]
-    ) -> dict[str, dict[str, object]]:
-        """Each target with the defaults of its group; tags and features are of both."""
-        return {name: self._with_group(name, raw, groups) for name, raw in targets.items()}
+        return {key: keys[key] for key, value in found.items() if value is not None}
 
     def _with_group(
-        self, name: str, raw: dict[str, object], groups: Mapping[str, dict[str, object]]
+        self,
+        name: str,
+        raw: dict[str, object],
+        groups: Mapping[str, dict[str, object]],
+        wrong: Mapping[str, frozenset[str]],
     ) -> dict[str, object]:
+        """A target with the defaults of its group; tags and features are of both."""
         if "group" not in raw:
             return raw
         own = {key: value for key, value in raw.items() if key != "group"}
@@ -173,8 +185,12 @@ class _Reader:
             mend = nearest(named, groups) if isinstance(named, str) else ""
             where = f"[target.{quoted(name)}] group"
             self._problems.add(where, f"there is no group {shown(named)}", mend)
+            lost = frozenset({"backend", "console", "power", "reset"}) - own.keys()
+            self._inherited[name] = _Inherited(wrong=lost)
             return own
         group = groups[named]
+        inherited = frozenset(group.keys() - own.keys())
+        self._inherited[name] = _Inherited(named, inherited, wrong[named] - own.keys())
         for key in ("tags", "features"):
             both = (group.get(key), own.get(key))
             if all(isinstance(one, list) for one in both):
@@ -215,37 +231,48 @@ class _Reader:
     def _target(
         self, name: str, raw: Mapping[str, object], images: Mapping[str, ImageSpec]
     ) -> AnyTarget | None:
+        """None: what it would be is not known, or it lacks what it must have."""
         prefix = f"[target.{quoted(name)}] "
-        backend = self._backend(prefix, raw)
-        keys = {key: value for key, value in raw.items() if key != "backend"}
-        if backend == "board":
-            return board.read(
-                name,
-                keys,
-                source=str(self._path),
-                prefix=prefix,
-                base=self._base,
-                problems=self._problems,
-            )
-        found = read_keys(
-            keys, tables.TARGET_KEYS, base=self._base, prefix=prefix, problems=self._problems
+        inherited = self._inherited.get(name, _Inherited())
+        checks_of_board = board.checks_of(
+            f"target.{name}",
+            inherited=dict.fromkeys(inherited.keys, f"group.{inherited.group}"),
+            source=str(self._path),
+            problems=self._problems,
         )
-        found.setdefault("agent", agent_default(found))
-        image = images.get(found.get("image", BUILTIN_IMAGE))
-        found.setdefault("arch", (image and image.arch) or values.host_arch())
-        return QemuTarget(name=name, **found)
+        keys = {key: value for key, value in raw.items() if key != "backend"}
 
-    def _backend(self, prefix: str, raw: Mapping[str, object]) -> str:
+        def read(checks: Mapping[str, tables.Check]) -> dict[str, Any]:
+            return read_keys(keys, checks, base=self._base, prefix=prefix, problems=self._problems)
+
+        match self._backend(prefix, raw, inherited):
+            case "board":
+                found = read(checks_of_board)
+                present = raw.keys() | inherited.wrong
+                return board.made(name, found, present, prefix=prefix, problems=self._problems)
+            case "qemu":
+                found = read(tables.TARGET_KEYS)
+                found.setdefault("agent", agent_default(found))
+                image = images.get(found.get("image", BUILTIN_IMAGE))
+                found.setdefault("arch", (image and image.arch) or values.host_arch())
+                return QemuTarget(name=name, **found)
+            case _:
+                read({**tables.TARGET_KEYS, **checks_of_board})
+                return None
+
+    def _backend(self, prefix: str, raw: Mapping[str, object], inherited: _Inherited) -> str:
+        """ "" where it is wrong, or missing."""
         where = f"{prefix}backend"
         backend = raw.get("backend")
         if backend is None:
-            self._problems.add(where, "missing", 'write backend = "qemu", or "board"')
-            return "qemu"
+            if "backend" not in inherited.wrong:
+                self._problems.add(where, "missing", 'write backend = "qemu", or "board"')
+            return ""
         try:
             return _backend(backend)
         except BadValue as bad:
             self._problems.add(where, bad.message, bad.mend)
-            return "qemu"
+            return ""
 
     def _check_targets(
         self,
@@ -255,7 +282,7 @@ class _Reader:
     ) -> None:
         """What a target says about its image, where both could be read."""
         for name in raw:
-            target = targets[name]
+            target = targets.get(name)
             try:
                 if isinstance(target, QemuTarget):
                     check_target(target, images)

@@ -109,3 +109,19 @@ def test_the_shells_drivers_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text(BOARD + 'shell = "serial"')
     assert main(["boards", "show", "pi", "--boards", str(path)]) == 0
     assert "shell:\n  driver = serial\n  where = /tmp\n" in capsys.readouterr().out
+
+
+def test_what_a_groups_table_says_wrong_is_said_once_and_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "boards.toml"
+    path.write_text(
+        "[group.a]\nbackend = 'board'\nconsole = {driver = 'tcp', adress = 'lab:1'}\n"
+        "[target.b]\ngroup = 'a'\n[target.c]\ngroup = 'a'\n"
+        "[target.d]\ngroup = 'a'\nconsole = {driver = 'tcp', addres = 'lab:1'}\n"
+    )
+    assert main(["boards", "check", "--boards", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("[group.a.console] adress: unknown key") == 1
+    assert said.count("[target.d.console] addres: unknown key") == 1
+    assert "[target.b" not in said

@@ -232,3 +232,29 @@ def test_a_groups_errors_are_said_once(tmp_path: Path) -> None:
     assert "[target." not in said
     for one in ("[group.a] between:", "[group.a] tagz:", "[group.a.usb] alow:"):
         assert said.count(one) == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "wrong"),
+    [
+        ("backend = 'bord'\nconsole = {driver = 'unix'}", "backend: 'bord' is no backend"),
+        ("backend = 'board'\nconsole = 7", "console: found 7"),
+    ],
+)
+def test_what_a_target_must_have_is_wrong_in_its_group(
+    tmp_path: Path, group: str, wrong: str
+) -> None:
+    """It is not said to lack it, nor to be of another kind."""
+    targets = "".join(f"[target.{name}]\ngroup = 'a'\n" for name in "bcd")
+    said = fault(tmp_path, f"[group.a]\n{group}\n{targets}")
+    assert said.startswith(f"[group.a] {wrong}")
+    assert "[target." not in said
+
+
+def test_a_target_of_an_unknown_backend(tmp_path: Path) -> None:
+    """Its keys may be right for that; its values are looked at."""
+    said = fault(tmp_path, BOARD.replace('"board"', '"bord"') + "arch = 7\nnonsense = 1\n")
+    assert "[target.b] backend: 'bord' is no backend" in said
+    assert "[target.b] arch: found 7" in said
+    assert "[target.b] nonsense: unknown key" in said
+    assert said.startswith("3 errors\n")
