@@ -1,4 +1,4 @@
-"""The shell at the end of a board's boot: over its console, or over SSH."""
+"""The shell at the end of a board's boot: over its console, over SSH, or none: a firmware."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_hil.config.board import BoardTarget
-from pytest_hil.config.driver import Section, key
+from pytest_hil.config.driver import Nothing, Section, key
 from pytest_hil.config.values import text
 from pytest_hil.errors import nearest
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_hil.shell.serial import SerialShell
     from pytest_hil.shell.ssh import SshShell
 
-DRIVERS = ("serial", "ssh")
+DRIVERS = ("none", "serial", "ssh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ def options_of(section: Section) -> type:
         from pytest_hil.shell.ssh import SshOptions
 
         return SshOptions
-    return SerialOptions
+    return Nothing if section.driver == "none" else SerialOptions
 
 
 def open_shell(
     target: BoardTarget, console: Console, on_lost: Callable[[], object]
 ) -> SerialShell | SshShell:
-    """A board's shell; connects when it is first used. Raises ConfigError."""
+    """A board's shell, if it has one; connects when it is first used. Raises ConfigError."""
     section = target.shell
     if section is not None and section.driver == "ssh":
         from pytest_hil.shell.ssh import SshOptions, SshShell

@@ -324,6 +324,9 @@ class Station:
 
     def shell(self, what: str) -> SerialShell | SshShell:
         """The shell at the last stage. Raises Unsupported, and NotThere when it is elsewhere."""
+        if self._stages and not self.target.has_shell:
+            mend = 'boards.toml says shell = "none" of it: it has its console'
+            raise Unsupported(self.name, f"shell to {what}", mend=mend)
         if not self._stages:
             raise self._lacks(f"shell to {what}")
         if self.state != self.last:

@@ -48,6 +48,11 @@ class BoardTarget:
     usb: BoardUsb | None = None
 
     @property
+    def has_shell(self) -> bool:
+        """Whether there are commands and files at the end of its boot; a firmware has none."""
+        return bool(self.boot) if self.shell is None else self.shell.driver != "none"
+
+    @property
     def words(self) -> frozenset[str]:
         """All that it can be chosen by: its name, its architecture, its tags and features."""
         return frozenset({self.name, self.arch, "hardware", *self.tags, *self.all_features})
@@ -58,7 +63,7 @@ class BoardTarget:
         found = {self.arch, "console", *self.features, *(one.driver for one in self.boot)}
         if self.power is not None:
             found.add("power")
-        if self.boot or self.shell is not None:
+        if self.has_shell:
             found.add("shell")
         if self.usb is not None:
             found.add("usb")

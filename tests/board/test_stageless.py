@@ -1,4 +1,4 @@
-"""Boards without boot stages: a console and power, and no shell."""
+"""Boards without boot stages, or with a firmware at their end: a console and power, no shell."""
 
 from __future__ import annotations
 
@@ -87,3 +87,42 @@ def test_one_whose_switch_cannot_say_is_switched_on_once(site: Clinic, tmp_path:
     code, out = site.run(target="rig1")
     assert code == 0, out
     assert log.read_text() == "on\n"
+
+
+FIRMWARE = """
+import pytest
+from pytest_hil.errors import Unsupported
+
+def test_its_prompt(hil):
+    assert hil.stage == "prompt"
+    assert "shell" not in hil.features
+    hil.console.send("nobody\\r")
+    hil.console.expect("Password: ")
+    with pytest.raises(Unsupported) as caught:
+        hil.run("true")
+    assert "rig1 has no shell to run a command" in str(caught.value)
+    assert 'shell = "none"' in str(caught.value)
+
+def test_again(hil):
+    hil.boot("off")
+    hil.boot()
+    hil.console.send("nobody\\r")
+    hil.console.expect("Password: ")
+
+@pytest.mark.hil(features=["shell"])
+def test_of_a_shell(hil):
+    raise AssertionError("it has none")
+"""
+
+
+@pytest.mark.slow
+def test_a_firmwares_prompt_is_no_shell(site: Clinic) -> None:
+    """Nobody looks for one there either: not for coverage, taint, pstore."""
+    text = site.rig.boards_toml.read_text()
+    stage = '{ driver = "prompt", prompt = "login: ", timeout = 30 }'
+    site.rig.boards_toml.write_text(f'{text}boot = [{stage}]\nshell = "none"\n')
+    site.tests(FIRMWARE)
+    more = ("--hil-cov", "-o", "hil_taint=true", "-o", "hil_pstore=true")
+    code, out = site.run(*more, target="rig1")
+    assert code == 0, out
+    assert "2 passed, 1 skipped" in out
