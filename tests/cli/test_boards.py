@@ -101,7 +101,7 @@ def test_what_check_finds_is_its_result(tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_shells_drivers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["boards", "drivers", "shell"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("shell:\n  serial\n    where ")
+    assert said.startswith("shell:\n  none\n  serial\n    where ")
     assert "\n  ssh\n    host " in said
     assert main(["boards", "drivers", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"boot", "console", "power", "shell"}
