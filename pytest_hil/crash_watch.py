@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_hil.console.session import SILENCE, Console
-from pytest_hil.errors import Crashed, HilError, NoCrash
+from pytest_hil.errors import Crashed, HilError, InfrastructureError, NoCrash
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,13 +25,15 @@ _PATIENCE = 2.0
 # What is put off at most until the first rules are compiled: bytes, and seconds.
 _MOST_PUT_OFF, _PUT_OFF = 64 * 1024, SILENCE
 
+_log = logging.getLogger(__name__)
+
 
 class _Reader:
     """Reads one console; ``found`` gets the crashes, perhaps none, after each look.
 
     ``make`` compiles rules, the first time in a process for longer than a short command takes: that
     is put off until the console is silent, as it is when the others wait for a command, or until
-    somebody wants to know.
+    somebody wants to know. ``failed`` is told once why nothing is read any more.
     """
 
     _compiled = False
@@ -39,60 +43,80 @@ class _Reader:
         make: Callable[[], Detector],
         at_rest: Callable[[], bool],
         found: Callable[[Sequence[Crash]], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._make = make
         self._at_rest = at_rest
         self._found = found
+        self._failed = failed
         self._started = time.monotonic()
         self._lock = threading.RLock()
         self._detector: Detector | None = None
         # Data, when it came, and whether the target was at rest.
-        self._put_off: list[tuple[bytes, float, bool]] = []
+        self._put_off: deque[tuple[bytes, float, bool]] = deque()
+        self._size = 0
+        self._wanted = self._broken = False
 
     @property
     def reading(self) -> bool:
         """Whether something has been said and not been read to its end."""
+        if self._broken:
+            return False
         return bool(self._put_off) or (self._detector is not None and self._detector.reading)
 
     def said(self, data: bytes) -> None:
         """A console's subscriber."""
         with self._lock:
+            if self._broken:
+                return
             self._put_off.append((data, time.monotonic() - self._started, self._at_rest()))
+            self._size += len(data)
             if not data or not self._may_wait:
-                self.read()
+                self._look()
 
     @property
     def _may_wait(self) -> bool:
-        if self._detector is not None or _Reader._compiled:
+        if self._detector is not None or _Reader._compiled or self._wanted:
             return False
-        size = sum(len(data) for data, _, _ in self._put_off)
         (_, first, _), (_, last, _) = self._put_off[0], self._put_off[-1]
-        return size < _MOST_PUT_OFF and last - first < _PUT_OFF
+        return self._size < _MOST_PUT_OFF and last - first < _PUT_OFF
 
     def read(self, timeout: float = -1) -> None:
-        """Read what was put off. ``timeout``: how long another thread may be at it, in seconds."""
-        if not self._lock.acquire(timeout=timeout):
-            return
-        try:
-            if self._put_off and self._detector is None:
-                self._detector = self._make()
-                _Reader._compiled = True
-            for data, at, at_rest in self._put_off:
-                assert self._detector is not None
-                self._detector.watch_resets = at_rest
-                self._found(self._detector.feed(data, at) if data else self._detector.finish())
-        finally:
-            self._put_off.clear()
-            self._lock.release()
+        """Read what was put off, and put off nothing from now on: somebody wants to know.
+
+        ``timeout``: how long another thread may be at it, in seconds.
+        """
+        self._wanted = True
+        if self._lock.acquire(timeout=timeout):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
 
     def silent(self) -> bool:
         """Who is told when a console falls silent: whether that says something again later."""
         with self._lock:
-            self.read()
-            if self._detector is None:
-                return False
-            self._found(self._detector.idle())
-            return self._detector.reading
+            self._look(idle=True)
+            return self.reading
+
+    def _look(self, *, idle: bool = False) -> None:
+        try:
+            while self._put_off:
+                if self._detector is None:
+                    self._detector = self._make()
+                    _Reader._compiled = True
+                data, at, self._detector.watch_resets = self._put_off[0]
+                crashes = self._detector.feed(data, at) if data else self._detector.finish()
+                # Who is told of them asks whether anything is left.
+                self._put_off.popleft()
+                self._size -= len(data)
+                self._found(crashes)
+            if idle and self._detector is not None:
+                self._found(self._detector.idle())
+        except Exception as error:
+            self._broken = True
+            self._put_off.clear()
+            self._failed(error)
 
 
 class CrashWatch:
@@ -111,6 +135,8 @@ class CrashWatch:
         # before others do, that the system is gone: it panicked, or it restarted.
         self.at_rest: Callable[[], bool] = lambda: False
         self.on_gone: Callable[[Crash], object] = lambda _crash: None
+        # Why crashes are not found any more: rules that cannot be used, or that broke.
+        self.failure: InfrastructureError | None = None
         # Of all that were ever read, those that are expected or no news too.
         self.titles: list[str] = []
         # How many of them there were when records of crashes were last taken from the target's
@@ -130,18 +156,39 @@ class CrashWatch:
             return
         self.close()
         reader = _Reader(
-            self._make, lambda: self.at_rest(), lambda crashes: self._take(crashes, console)
+            self._make,
+            lambda: self.at_rest(),
+            lambda crashes: self._take(crashes, console),
+            self._fail,
         )
         self._console, self._reader = console, reader
-        self._unfollow = (console.subscribe(reader.said), console.on_silence(reader.silent))
+        self._unfollow = (console.on_silence(reader.silent), console.subscribe(reader.said))
 
     def _make(self) -> Detector:
         from pytest_hil.crash import Detector
 
         return Detector(None if self._rules is None else self._rules())
 
+    def _fail(self, error: Exception) -> None:
+        _log.error("crashes are not found any more", exc_info=error)
+        if isinstance(error, HilError):
+            why, mend = error.message, error.mend
+        else:
+            why, mend = f"{type(error).__name__}: {error}", ""
+        with self._news:
+            self.failure = InfrastructureError(
+                f"crashes cannot be found any more: {why}", mend=mend
+            )
+            self._news.notify_all()
+
+    def read(self) -> None:
+        """Read what was said and put off: it was said before what is done next."""
+        if (reader := self._reader) is not None:
+            reader.read(_PATIENCE)
+
     def close(self) -> None:
-        """Follow no console any more. What was found stays."""
+        """Follow no console any more. What was found stays, and what was said is read."""
+        self.read()
         unfollow, self._unfollow = self._unfollow, ()
         self._console = self._reader = None
         for end in unfollow:
@@ -161,6 +208,7 @@ class CrashWatch:
 
     def unseen(self) -> Sequence[Crash]:
         """Those that nobody has asked for yet; then they have been."""
+        self.read()
         with self._news:
             found = tuple(self._found[self._seen :])
             self._seen = len(self._found)
@@ -181,11 +229,13 @@ class CrashWatch:
         if (console := self._console) is not None:
             # A command's result comes by another way, and may overtake what it made the kernel say.
             console.catch_up(_PATIENCE)
-        if (reader := self._reader) is not None:
-            reader.read(_PATIENCE)
+        self.read()
         with self._news:
             self._news.wait_for(
-                lambda: not self._reading and not (certain and len(self._found) == mark),
+                lambda: (
+                    self.failure is not None
+                    or (not self._reading and not (certain and len(self._found) == mark))
+                ),
                 max(0.0, deadline - time.monotonic()),
             )
             self._seen = len(self._found)
@@ -234,6 +284,7 @@ class Expected:
         return False
 
     def __enter__(self) -> Expected:
+        self._watch.read()  # what came before is none of its
         with self._watch._news:
             self.crashes = []  # those of an earlier block are none of this one
             self._watch._expected.append(self)
@@ -247,15 +298,20 @@ class Expected:
     ) -> bool:
         watch = self._watch
         try:
+            watch.read()
             # An error of the target's is what a crash looks like from here; any other is news.
             if error is not None and not isinstance(error, HilError):
                 with watch._news:
                     watch._news.wait_for(lambda: not watch._reading, _PATIENCE)
                 return False
             with watch._news:
-                watch._news.wait_for(lambda: self.crashes and not watch._reading, self._timeout)
+                watch._news.wait_for(
+                    lambda: (self.crashes and not watch._reading) or watch.failure, self._timeout
+                )
             if self.crashes:
                 return True
+            if error is None and watch.failure is not None:
+                raise watch.failure.with_traceback(None)
             if error is None:
                 raise NoCrash(self._pattern.pattern, timeout=self._timeout)
             return False

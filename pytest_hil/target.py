@@ -381,6 +381,9 @@ class Opened(Target):
 
     def _leaving(self, how: str) -> None:
         self._kernel = None
+        if self._crash_watch is not None:
+            # Of a crash that it has said already somebody is to know before, not after.
+            self._crash_watch.read()
         if self.follower is not None:
             self.follower.leaving(how)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.errors import BoardRestarted, ConfigError, Crashed
+from pytest_hil.errors import BoardRestarted, ConfigError, Crashed, InfrastructureError
 from pytest_hil.plugin import pstore, taint
 from pytest_hil.plugin.artifacts import directory_of, place_of, run_of, warn
 from pytest_hil.plugin.items import Attempt, Use, attempt_of, now
@@ -47,10 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What is wrong is said before the first test.
+    # What is wrong is said before the first test. That packages bring rules is not looked for yet.
     ignored(config)
     if config.getini("hil_crash_rules"):
-        rules(config)
+        try:
+            rules(config)
+        except ConfigError as wrong:
+            raise pytest.UsageError(str(wrong)) from None
 
 
 def ignored(config: pytest.Config) -> tuple[re.Pattern[str], ...]:
@@ -68,15 +71,12 @@ def ignored(config: pytest.Config) -> tuple[re.Pattern[str], ...]:
 
 
 def rules(config: pytest.Config) -> Rules:
-    """What is a crash. Raises UsageError."""
+    """What is a crash. Raises ConfigError for rules that cannot be used."""
     found = config.stash.get(_RULES, None)
     if found is None:
         from pytest_hil.crash import Rules
 
-        try:
-            found = Rules().installed().reading(config.getini("hil_crash_rules"))
-        except ConfigError as wrong:
-            raise pytest.UsageError(str(wrong)) from None
+        found = Rules().installed().reading(config.getini("hil_crash_rules"))
         config.stash[_RULES] = found
     return found
 
@@ -99,6 +99,9 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
         directory.events("crash", machine=label or target.name, title=crash.title, **_facts(crash))
 
     watch.on_crash = tell
+    if watch.failure is not None:
+        use.blind = True
+        raise watch.failure.with_traceback(None)
     taint.begin(item.config, use)
     missed = [*watch.unseen(), *pstore.begin(item, use, partial(rules, item.config))]
     use.crash_mark = watch.mark()
@@ -115,12 +118,17 @@ def pytest_hil_ready(target: Target, item: pytest.Item, label: str) -> None:
 
 def check_left(config: pytest.Config, target: Opened) -> None:
     """A target is about to be closed that the test of this moment does not use: nobody else would
-    tell of a crash since the last one that did. Raises Crashed.
+    tell of a crash since the last one that did. Raises Crashed,
+    and InfrastructureError when nobody knows.
     """
     attempt = now(config).attempt
     if attempt is not None and any(use.target is target for use in attempt.uses):
         return
-    left = [crash for each in (target, *target.twins) for crash in each.crash_watch.settle_unseen()]
+    watches = [each.crash_watch for each in (target, *target.twins)]
+    left = [crash for watch in watches for crash in watch.settle_unseen()]
+    failures = [watch.failure for watch in watches if watch.failure is not None]
+    if failures and not left:
+        raise failures[0].with_traceback(None)
     if left and _only_restarted(left):
         text = f"the board {target.name} restarted after the last test that used it"
         warn(config, text, "" if attempt is None else attempt.item.nodeid)
@@ -141,8 +149,9 @@ def _facts(crash: Crash) -> dict[str, str]:
 
 def crashed(
     item: pytest.Item, attempt: Attempt, error: BaseException | None, *, phase: str
-) -> Crashed | BoardRestarted | None:
-    """The crash of this phase of a test, told with its title, if there was one.
+) -> Crashed | InfrastructureError | None:
+    """The crash of this phase of a test, told with its title, if there was one; else why nobody
+    knows, where that is so and nothing else is wrong.
 
     ``error`` is what ended the phase. Of a board that restarted, and said nothing before, nobody
     knows why: it may have been its power.
@@ -150,9 +159,15 @@ def crashed(
     # A kernel that said through its hypervisor that it panicked prints why, perhaps a bit later.
     told = isinstance(error, Crashed) and error.crash is None
     found = list(_found(attempt, certain=told))
+    failure = None
     if phase == "call" and _only_restarted(one for _, one in found):
-        found = [*_unsaid(attempt), *found]
+        try:
+            found = [*_unsaid(attempt), *found]
+        except ConfigError as wrong:
+            failure = InfrastructureError(wrong.message, mend=wrong.mend)
     if not found:
+        if error is None or isinstance(error, pytest.skip.Exception):
+            return _failure(attempt) or failure
         return error if isinstance(error, Crashed) else None
     _write(item, found)
     (use, crash), *more = found
@@ -174,6 +189,14 @@ def crashed(
     if crash.panic and crash.panic not in crash.title:
         lines.append(f"  it ended with: {crash.panic}")
     return Crashed("\n".join(lines), crash=crash)
+
+
+def _failure(attempt: Attempt) -> InfrastructureError | None:
+    """Why crashes are not found any more; said once in an attempt."""
+    blind = [use for use in attempt.uses if use.target.crash_watch.failure and not use.blind]
+    for use in blind:
+        use.blind = True
+    return blind[0].target.crash_watch.failure if blind else None
 
 
 def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:

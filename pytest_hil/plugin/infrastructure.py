@@ -14,7 +14,6 @@ from typing import Any, Literal
 import pytest
 
 from pytest_hil.errors import (
-    BoardRestarted,
     ConsoleClosed,
     Crashed,
     HilError,
@@ -52,7 +51,7 @@ def pytest_runtest_makereport(
             of_test = False
         elif crash is not None:
             of_test = of_test or not isinstance(error, HilError)
-    if isinstance(crash, BoardRestarted):
+    if isinstance(crash, InfrastructureError):
         error, crash = crash, None
     report = yield
     if crash is not None and not (report.skipped and hasattr(report, "wasxfail")):

@@ -26,7 +26,8 @@ class Use:
     many seconds it took to have it; None: it was there before the test. ``crashes``: those of this
     attempt, ``crash_mark``: where the next ones begin (:class:`pytest_hil.crash_watch.CrashWatch`).
     ``taint``: its kernel's when the test began, and how many crashes it had said by then; None: not
-    asked for, or not known.
+    asked for, or not known. ``blind``: whether this attempt was told that crashes are not
+    found any more.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Use:
     crash_mark: int = field(init=False, default=0)
     crashes: list[Crash] = field(init=False, default_factory=list)
     taint: tuple[int, int] | None = field(init=False, default=None)
+    blind: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.console = self.target.console

@@ -331,3 +331,45 @@ def test_what_is_wrong_in_the_ini_file(inner: Any, ini: str, said: str) -> None:
     inner.write(f"[pytest]\n{ini}\n", "pytest.ini")
     assert inner.run("-q") == 4
     assert said in inner.text
+
+
+@pytest.mark.machine
+def test_rules_of_a_package_that_cannot_be_used(inner: Any) -> None:
+    """Nobody knows whether anything crashed: each test of which the target said something."""
+    package = inner.directory / "theirs-1.0.dist-info"
+    package.mkdir()
+    for name, text in {
+        "entry_points.txt": "[pytest_hil.crash_rules]\ntheirs = no_such_module:rules\n",
+        "METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n",
+    }.items():
+        (package / name).write_text(text)
+    inner.write(
+        """
+import pytest
+def say(hil):
+    hil.run("echo something > /dev/kmsg")
+    hil.console.expect("something")
+def test_says(hil):
+    say(hil)
+def test_skips(hil):
+    say(hil)
+    pytest.skip("no matter")
+def test_fails(hil):
+    say(hil)
+    assert 0, "its own reason"
+"""
+    )
+    path = {"PYTHONPATH": str(inner.directory), **WIDE}
+    said = (
+        "crashes cannot be found any more: crash rules 'theirs' (no_such_module:rules): they "
+        "cannot be used: ModuleNotFoundError: No module named 'no_such_module'"
+    )
+    assert inner.run(QEMU, env=path) == 1
+    assert inner.text.count(f"\ninfrastructure: {said}\n") == 3, inner.text
+    assert "  Mend or uninstall the package that brings them." in inner.text
+    assert "1 failed, 3 errors" in inner.text
+    # One that a test before it has made blind.
+    assert inner.run(QEMU, "--hil-scope=module", "-k", "says or fails", env=path) == 1
+    assert "2 errors" in inner.text
+    assert inner.run(QEMU, "-o", "hil_crash_rules=odd: odd", env=path) == 4
+    assert "crash rules 'theirs' (no_such_module:rules)" in inner.text
