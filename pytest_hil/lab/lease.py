@@ -328,8 +328,8 @@ class Lab:
     def queue(self) -> list[Waiting]:
         """Who waits, in the order in which they get something."""
         # Each test on a board asks this, and most often nobody does: who is in the queue has made
-        # a bell before.
-        with contextlib.suppress(FileNotFoundError):
+        # a bell before. What is wrong with the directory is said below.
+        with contextlib.suppress(OSError):
             if not any(look.bells(self.directory).iterdir()):
                 return []
         with self._look() as seen:

@@ -81,6 +81,12 @@ def test_a_wait_that_is_too_short(lab: Lab) -> None:
     assert list((lab.directory / "bells").iterdir()) == []
 
 
+def test_a_queue_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "bells").write_text("no directory")
+    with pytest.raises(LabError, match=r"cannot be used: .*bells"):
+        Lab(tmp_path).queue()
+
+
 def test_who_waits_sleeps(lab: Lab) -> None:
     """It neither polls nor wakes itself; others who wait and give up do not wake it either."""
     with take(lab, "a"):
