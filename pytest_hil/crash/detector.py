@@ -106,7 +106,11 @@ class Detector:
     def _promising(self) -> bool:
         """Whether a report may begin with the line that has no end yet."""
         line = b"\n" + self._partial + b"\n"
-        return bool(self._partial) and any(True for _ in self._scanner.lines(line))
+        if not self._partial or not any(True for _ in self._scanner.lines(line)):
+            return False
+        # The fast scan takes more for one than is: a prompt in colour, with rules of a user's.
+        said = messages(self._partial, self._offset, self._at)
+        return any(self._scanner.message(message.text) for message in said)
 
     def _cut_partial(self) -> None:
         """A line without an end is cut, always at the same places."""

@@ -68,6 +68,9 @@ class Scanner:
         # Rules without a literal are tried themselves.
         slow = [rule.header for rule in rules if not rule.starts and not rule.needles]
         self._patterns += [each for header in slow for each in _bytes(header)]
+        if slow:
+            # Bytes are not letters, and within a message there may be colours.
+            self._patterns.append(re.compile(rb"[\x1b\x80-\xff][^\n]*"))
         self._message = Pattern(quick)
         self._words = needles
         self._slow = slow

@@ -225,6 +225,32 @@ def test_a_rule_of_a_users_own_is_found_at_all_speeds() -> None:
         assert whole(b"not a bad thing\n", rules) == []
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (r"\w+: broken", "Gerät: broken"),
+        (r"bad.thing", "badäthing"),
+        (r"[éè]rror", "èrror"),
+        (r"bad thing", "bad \x1b[31mthing\x1b[0m"),
+    ],
+)
+def test_a_rule_of_a_users_own_finds_letters_and_not_bytes(header: str, said: str) -> None:
+    rules = Rules().adding(user_rule("own", header))
+    for before in ("", "[    1.000000] "):
+        assert [c.kind for c in whole(f"x\n{before}{said}\r\ny\n".encode(), rules)] == ["own"]
+
+
+@pytest.mark.parametrize("header", ["bad thing", r"(?i)bad thing$"])
+def test_a_prompt_is_not_waited_for(header: str) -> None:
+    """Whoever asks at a test's end would wait for two silences."""
+    detector = Detector(Rules().adding(user_rule("own", header)))
+    assert detector.feed(b"~ # \x1b[6n") == []
+    assert not detector.reading
+    assert detector.feed(b"\r\n\x1b[1mbad thing") == []
+    assert detector.reading
+    assert [c.kind for c in (*detector.idle(), *detector.idle())] == ["own"]
+
+
 def test_a_rule_whose_title_fails_tells_of_its_crash_all_the_same() -> None:
     def wrong(body: object) -> str:
         raise LookupError("no title")
