@@ -104,8 +104,10 @@ class Login:
             if self._counts(way, _SOON):
                 return True
         before = way.console.mark()
-        # Its prompt may have asked where the cursor is before anybody listened.
-        way.send((b"" if way.console.cursor_report else CURSOR_REPORT) + b"\x15\r")
+        # Its prompt may have asked where the cursor is before anybody listened. Only on an empty
+        # line: where nobody has, an escape may be vi's, and ^U leaves what is behind the cursor.
+        asked = way.console.cursor_report
+        way.send(b"\x15\r" if asked else b"\x15" + CURSOR_REPORT + b"\x15\r")
         match way.expect_or_none([self._options.prompt, self._options.login], _SOON):
             case 1:
                 # Who has just begun to ask does so again when they come to our return key: a name

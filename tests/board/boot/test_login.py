@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +19,7 @@ from pytest_hil.config import load
 from pytest_hil.config.board import BoardTarget
 from pytest_hil.config.driver import Secret
 from pytest_hil.console.session import Console
+from pytest_hil.console.transport import SocketTransport
 from pytest_hil.errors import ExpectTimeout
 from pytest_hil.rig.board import PASSWORD, PASSWORD_VARIABLE
 from pytest_hil.rig.rig import Rig
@@ -66,3 +72,30 @@ def test_a_shell_is_found_whatever_stands_on_its_line(console: Console) -> None:
     assert "not found" not in console.text()
     console.send("sleep 1234\r")
     assert login.here(Way(console, 30))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize("mode", ["emacs", "vi"])
+def test_nothing_of_what_stands_on_bashs_line_is_run(mode: str) -> None:
+    """An escape is a command in vi's mode: where the cursor is then, ^U leaves the rest."""
+    ours, theirs = socket.socketpair()
+    bash = f"import pty; pty.spawn(['bash', '--norc', '-o', {mode!r}, '-i'])"
+    environment = {**os.environ, "PS1": "$ ", "TERM": "dumb"}
+    with (
+        Console(SocketTransport(ours), name="bash") as console,
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-c", bash],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            env=environment,
+        ) as shell,
+    ):
+        try:
+            console.expect(r"\$ \Z")
+            console.send("false; rm -rf /nowhe")
+            console.expect("nowhe")
+            assert Login(LoginOptions()).here(Way(console, 30))
+            assert "not found" not in console.text()
+        finally:
+            shell.kill()
