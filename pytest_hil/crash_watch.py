@@ -55,7 +55,9 @@ class _Reader:
         # Data, when it came, and whether the target was at rest.
         self._put_off: deque[tuple[bytes, float, bool]] = deque()
         self._size = 0
-        self._wanted = self._broken = False
+        self._broken = False
+        # Whether somebody has waited for what is read: from then on nothing is put off.
+        self.wanted = False
 
     @property
     def reading(self) -> bool:
@@ -76,17 +78,13 @@ class _Reader:
 
     @property
     def _may_wait(self) -> bool:
-        if self._detector is not None or _Reader._compiled or self._wanted:
+        if self._detector is not None or _Reader._compiled or self.wanted:
             return False
         (_, first, _), (_, last, _) = self._put_off[0], self._put_off[-1]
         return self._size < _MOST_PUT_OFF and last - first < _PUT_OFF
 
     def read(self, timeout: float = -1) -> None:
-        """Read what was put off, and put off nothing from now on: somebody wants to know.
-
-        ``timeout``: how long another thread may be at it, in seconds.
-        """
-        self._wanted = True
+        """Read what was put off. ``timeout``: how long another thread may be at it, in seconds."""
         if self._lock.acquire(timeout=timeout):
             try:
                 self._look()
@@ -181,9 +179,13 @@ class CrashWatch:
             )
             self._news.notify_all()
 
-    def read(self) -> None:
-        """Read what was said and put off: it was said before what is done next."""
+    def read(self, *, wanted: bool = False) -> None:
+        """Read what was said and put off: it was said before what is done next.
+
+        ``wanted``: somebody is about to wait for what is said from now on, too.
+        """
         if (reader := self._reader) is not None:
+            reader.wanted |= wanted
             reader.read(_PATIENCE)
 
     def close(self) -> None:
@@ -229,7 +231,7 @@ class CrashWatch:
         if (console := self._console) is not None:
             # A command's result comes by another way, and may overtake what it made the kernel say.
             console.catch_up(_PATIENCE)
-        self.read()
+        self.read(wanted=True)
         with self._news:
             self._news.wait_for(
                 lambda: (
@@ -298,7 +300,7 @@ class Expected:
     ) -> bool:
         watch = self._watch
         try:
-            watch.read()
+            watch.read(wanted=True)
             # An error of the target's is what a crash looks like from here; any other is news.
             if error is not None and not isinstance(error, HilError):
                 with watch._news:

@@ -83,6 +83,7 @@ def test_rules_are_not_compiled_while_somebody_waits_for_an_answer(words: bytes)
     watch.on_crash = lambda _crash: crashed.set()
     with target, Console(SocketTransport(ours), name="it") as console:
         watch.follow(console)
+        assert watch.unseen() == ()  # as each test does at its beginning
         answered = threading.Event()
 
         def hear(_data: bytes) -> None:
