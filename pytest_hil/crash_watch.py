@@ -28,6 +28,15 @@ _MOST_PUT_OFF, _PUT_OFF = 64 * 1024, SILENCE
 _log = logging.getLogger(__name__)
 
 
+def blind(why: Exception) -> InfrastructureError:
+    """Nobody knows whether something crashes: rules cannot be used, or broke."""
+    if isinstance(why, HilError):
+        said, mend = why.message, why.mend
+    else:
+        said, mend = f"{type(why).__name__}: {why}", ""
+    return InfrastructureError(f"crashes cannot be found any more: {said}", mend=mend)
+
+
 class _Reader:
     """Reads one console; ``found`` gets the crashes, perhaps none, after each look.
 
@@ -169,14 +178,8 @@ class CrashWatch:
 
     def _fail(self, error: Exception) -> None:
         _log.error("crashes are not found any more", exc_info=error)
-        if isinstance(error, HilError):
-            why, mend = error.message, error.mend
-        else:
-            why, mend = f"{type(error).__name__}: {error}", ""
         with self._news:
-            self.failure = InfrastructureError(
-                f"crashes cannot be found any more: {why}", mend=mend
-            )
+            self.failure = blind(error)
             self._news.notify_all()
 
     def read(self, *, wanted: bool = False) -> None:

@@ -164,10 +164,12 @@ def crashed(
         try:
             found = [*_unsaid(attempt), *found]
         except ConfigError as wrong:
-            failure = InfrastructureError(wrong.message, mend=wrong.mend)
+            from pytest_hil.crash_watch import blind
+
+            failure = blind(wrong)
     if not found:
         if error is None or isinstance(error, pytest.skip.Exception):
-            return _failure(attempt) or failure
+            return _failure(attempt, failure)
         return error if isinstance(error, Crashed) else None
     _write(item, found)
     (use, crash), *more = found
@@ -191,12 +193,16 @@ def crashed(
     return Crashed("\n".join(lines), crash=crash)
 
 
-def _failure(attempt: Attempt) -> InfrastructureError | None:
+def _failure(
+    attempt: Attempt, unsaid: InfrastructureError | None = None
+) -> InfrastructureError | None:
     """Why crashes are not found any more; said once in an attempt."""
-    blind = [use for use in attempt.uses if use.target.crash_watch.failure and not use.blind]
-    for use in blind:
+    untold = [use for use in attempt.uses if not use.blind]
+    watches = [use.target.crash_watch for use in untold]
+    failure = next((watch.failure for watch in watches if watch.failure is not None), unsaid)
+    for use in untold if failure is not None else ():
         use.blind = True
-    return blind[0].target.crash_watch.failure if blind else None
+    return failure
 
 
 def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:

@@ -357,6 +357,8 @@ def test_skips(hil):
 def test_fails(hil):
     say(hil)
     assert 0, "its own reason"
+def test_tainted(hil):
+    hil.run("echo 512 > /proc/sys/kernel/tainted")
 """
     )
     path = {"PYTHONPATH": str(inner.directory), **WIDE}
@@ -364,12 +366,16 @@ def test_fails(hil):
         "crashes cannot be found any more: crash rules 'theirs' (no_such_module:rules): they "
         "cannot be used: ModuleNotFoundError: No module named 'no_such_module'"
     )
-    assert inner.run(QEMU, env=path) == 1
+    assert inner.run(QEMU, "--deselect=test_inner.py::test_tainted", env=path) == 1
     assert inner.text.count(f"\ninfrastructure: {said}\n") == 3, inner.text
     assert "  Mend or uninstall the package that brings them." in inner.text
-    assert "1 failed, 3 errors" in inner.text
+    assert "1 failed, 1 deselected, 3 errors" in inner.text
     # One that a test before it has made blind.
     assert inner.run(QEMU, "--hil-scope=module", "-k", "says or fails", env=path) == 1
     assert "2 errors" in inner.text
+    # What a console does not show.
+    assert inner.run(QEMU, "-o", "hil_taint=true", "-k", "tainted", env=path) == 1
+    assert f"\ninfrastructure: {said}\n" in inner.text
+    assert "1 error" in inner.text
     assert inner.run(QEMU, "-o", "hil_crash_rules=odd: odd", env=path) == 4
     assert "crash rules 'theirs' (no_such_module:rules)" in inner.text
