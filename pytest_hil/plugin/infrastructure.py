@@ -204,7 +204,12 @@ def _outcome(report: pytest.TestReport) -> str:
 def pytest_report_teststatus(
     report: pytest.CollectReport | pytest.TestReport,
 ) -> tuple[str, str, str] | None:
-    return ("error", "E", "ERROR") if hasattr(report, FLAG) else None
+    return ("error", "E", "ERROR") if _is_error(report) else None
+
+
+def _is_error(report: pytest.CollectReport | pytest.TestReport) -> bool:
+    """Whether it broke on our side, and counts: one that a plugin tries again is that plugin's."""
+    return report.failed and hasattr(report, FLAG)
 
 
 class _AsErrors:
@@ -214,7 +219,7 @@ class _AsErrors:
     def pytest_runtest_logreport(
         self, report: pytest.TestReport
     ) -> Generator[None, object, object]:
-        if not hasattr(report, FLAG) or report.when != "call":
+        if not _is_error(report) or report.when != "call":
             return (yield)
         call: Literal["call"] = report.when
         report.when = "setup"

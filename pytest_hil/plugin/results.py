@@ -73,6 +73,7 @@ class _Writer:
         worker = str(getattr(report, "worker_id", ""))
         key = (report.nodeid, worker)
         if report.when == "setup":
+            self._tried_again(key)
             self._going.pop(key, None)
         going = self._going.setdefault(key, _Going())
         outcome = _outcome(report)
@@ -87,13 +88,27 @@ class _Writer:
         _explain(going, report)
         # Out of the report: pytest keeps each until the end of the run.
         going.facts.update(report.__dict__.pop(FACTS, {}))
-        if report.when in ("setup", "call") and outcome != "rerun":
-            return
-        del self._going[key]
+        if when not in ("setup", "call"):
+            self._over(key)
+
+    def pytest_sessionfinish(self) -> None:
+        for key in list(self._going):
+            self._tried_again(key)
+
+    def _tried_again(self, key: tuple[str, str]) -> None:
+        """A test begins anew, or the run ends: not everybody who runs tests again tells of the
+        tear-down between.
+        """
+        if key in self._going and self._going[key].outcome == "rerun":
+            self._over(key)
+
+    def _over(self, key: tuple[str, str]) -> None:
+        nodeid, worker = key
+        going = self._going.pop(key)
         self._write(
             worker,
             {
-                "nodeid": report.nodeid,
+                "nodeid": nodeid,
                 "outcome": going.outcome,
                 "worker": worker,
                 "start": going.start if going.phases else 0.0,
@@ -127,8 +142,9 @@ def collected(config: pytest.Config) -> int:
 
 def _outcome(report: pytest.TestReport) -> str:
     outcome = str(report.outcome)
-    if outcome == "rerun":
-        return outcome
+    # What plugins call a try that is followed by another.
+    if outcome not in ("passed", "failed", "skipped"):
+        return "rerun"
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.skipped else "xpassed"
     if report.failed:
@@ -145,7 +161,7 @@ def _explain(going: _Going, report: pytest.TestReport) -> None:
     longrepr: Any = report.longrepr
     if report.skipped and isinstance(longrepr, tuple) and len(longrepr) == 3:
         going.reason = str(longrepr[2]).removeprefix("Skipped: ")
-    elif str(report.outcome) in ("failed", "rerun"):
+    elif _outcome(report) in ("failed", "error", "rerun"):
         crash = getattr(longrepr, "reprcrash", None)
         said = str(getattr(crash, "message", None) or longrepr or "")
         text = str(report.longreprtext)[:LONGEST_TEXT]

@@ -119,6 +119,68 @@ def test_a_run_leaves_a_report_of_all_its_tests(site: pytest.Pytester) -> None:
     assert any("I am <b>ready" in text for text in attached)
 
 
+# What plugins do that try failed tests again: {told} reports of a try that failed.
+TRIES = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    again = True
+    while again:
+        again = False
+        for report in runtestprotocol(item, nextitem=nextitem, log=False):
+            if report.failed and not item.tries:
+                report.outcome, again = "rerun", True
+            if not again or report.outcome == "rerun" or {told!r} == "all":
+                item.ihook.pytest_runtest_logreport(report=report)
+        item.tries.append(1)
+    return True
+
+def pytest_itemcollected(item):
+    item.tries = []
+"""
+
+TRIED = """
+from pytest_hil.errors import ChannelLost
+
+tries = []
+
+def test_has_a_run(hil): pass
+
+def test_breaks_once():
+    tries.append(1)
+    if len(tries) == 1:
+        raise ChannelLost("the way is gone")
+
+def test_fails():
+    assert 0
+"""
+
+
+@pytest.mark.parametrize("told", ["all", "some"])
+def test_tries_are_one_line_each(site: pytest.Pytester, told: str) -> None:
+    (site.path / "test_it.py").write_text(TRIED)
+    (site.path / "conftest.py").write_text(TRIES.format(told=told))
+    done = site.runpytest_subprocess("--hil-target=echo", "--hil-boot-timeout=50")
+    outcomes = done.parseoutcomes()
+    assert {name: outcomes.get(name) for name in ("passed", "failed", "rerun", "errors")} == {
+        "passed": 2,
+        "failed": 1,
+        "rerun": 2,
+        "errors": None,
+    }
+    (run,) = (site.path / ".hil" / "runs").iterdir()
+    assert [
+        (line["nodeid"].partition("::")[2], line["outcome"])
+        for line in lines(run / "results.jsonl")
+    ] == [
+        ("test_has_a_run", "passed"),
+        ("test_breaks_once", "rerun"),
+        ("test_breaks_once", "passed"),
+        ("test_fails", "rerun"),
+        ("test_fails", "failed"),
+    ]
+
+
 def all_text(directory: Path) -> str:
     return "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
 
