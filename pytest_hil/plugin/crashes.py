@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_hil.errors import BoardRestarted, ConfigError, Crashed, InfrastructureError
+from pytest_hil.errors import (
+    BoardRestarted,
+    ChannelLost,
+    ConfigError,
+    Crashed,
+    InfrastructureError,
+    MachineDied,
+    OutcomeUnknown,
+)
 from pytest_hil.plugin import pstore, taint
 from pytest_hil.plugin.artifacts import directory_of, place_of, run_of, warn
 from pytest_hil.plugin.items import Attempt, Use, attempt_of, now
@@ -203,6 +211,19 @@ def _failure(
     for use in untold if failure is not None else ():
         use.blind = True
     return failure
+
+
+def aftermath(attempt: Attempt, error: BaseException | None) -> Crashed | None:
+    """The crash of an earlier phase or subtest of a test, if ``error`` says only that the target
+    answers no more: a tear-down that cleans up on a machine that panicked finds nothing else.
+    """
+    if not isinstance(error, ChannelLost | OutcomeUnknown | MachineDied):
+        return None
+    for use in attempt.uses:
+        for crash in use.crashes:
+            if crash.gone and error.board in ("", use.target.name):
+                return Crashed(f"{crash.title}\n  then: {error.message}", crash=crash)
+    return None
 
 
 def _found(attempt: Attempt, *, certain: bool) -> Iterator[tuple[Use, Crash]]:

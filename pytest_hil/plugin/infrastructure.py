@@ -24,6 +24,8 @@ from pytest_hil.plugin.items import Attempt, Use, attempt_of, worker_id
 
 # An attribute of a report; plain, so that it survives the way from a worker.
 FLAG = "hil_infrastructure"
+# Another: nothing but what a crash that the test has failed with has left.
+AFTERMATH = "hil_aftermath"
 PREFIX = "infrastructure: "
 _OURS = __name__.partition(".")[0]
 _HERE = Path(__file__).parents[1]
@@ -43,9 +45,11 @@ def pytest_runtest_makereport(
         else:
             of_test = _leave_out_our_own(error)
         error = _real_reason(error, attempt)
-    crash = None
+    crash = earlier = None
     if attempt is not None:
         crash = crashes.crashed(item, attempt, error, phase=call.when)
+        if crash is None:
+            crash = earlier = crashes.aftermath(attempt, error)
         if crash is not None and (call.excinfo is None or isinstance(error, pytest.skip.Exception)):
             call.excinfo = _raised(crash)
             of_test = False
@@ -56,6 +60,8 @@ def pytest_runtest_makereport(
     report = yield
     if crash is not None and not (report.skipped and hasattr(report, "wasxfail")):
         _make_failed(item, report, crashes.PREFIX + str(crash), call, of_test=of_test)
+        if earlier is not None:
+            setattr(report, AFTERMATH, True)
     elif isinstance(error, InfrastructureError) and not _expected(report, item):
         for use in _broken(attempt, error):
             use.target.broke(error)
@@ -195,9 +201,16 @@ def _in_words(item: pytest.Item, call: pytest.CallInfo[None], message: str) -> A
     return said
 
 
+def breaks(report: pytest.TestReport) -> bool:
+    """Whether a phase that failed makes the whole test an error."""
+    if report.when in ("setup", "teardown"):
+        return not hasattr(report, AFTERMATH)
+    return hasattr(report, FLAG)
+
+
 def _outcome(report: pytest.TestReport) -> str:
     if report.failed:
-        return "failed" if report.when == "call" and not hasattr(report, FLAG) else "error"
+        return "error" if breaks(report) else "failed"
     return "skipped" if report.skipped else "passed"
 
 

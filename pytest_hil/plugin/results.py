@@ -14,7 +14,7 @@ import pytest
 
 from pytest_hil.plugin import chosen, summary
 from pytest_hil.plugin.artifacts import made_directory, made_run
-from pytest_hil.plugin.infrastructure import FLAG
+from pytest_hil.plugin.infrastructure import breaks
 from pytest_hil.plugin.items import worker_id
 from pytest_hil.plugin.selection import wanted_of
 
@@ -148,9 +148,7 @@ def _outcome(report: pytest.TestReport) -> str:
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.skipped else "xpassed"
     if report.failed:
-        return (
-            "error" if report.when in ("setup", "teardown") or hasattr(report, FLAG) else "failed"
-        )
+        return "error" if breaks(report) else "failed"
     return "skipped" if report.skipped else "passed"
 
 

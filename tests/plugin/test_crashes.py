@@ -379,3 +379,32 @@ def test_tainted(hil):
     assert "1 error" in inner.text
     assert inner.run(QEMU, "-o", "hil_crash_rules=odd: odd", env=path) == 4
     assert "crash rules 'theirs' (no_such_module:rules)" in inner.text
+
+
+@pytest.mark.machine
+def test_what_a_crash_leaves_is_no_error_of_its_own(inner: Any) -> None:
+    """Nor a second reason: clean-ups and further subtests find a machine that answers no more."""
+    inner.write(
+        """
+import pytest
+@pytest.fixture
+def tidy(hil):
+    yield
+    hil.run("rm -f /tmp/x")
+def test_cleaned_up(hil, tidy):
+    hil.run("echo c > /proc/sysrq-trigger")
+def test_in_a_subtest(hil, subtests):
+    with subtests.test("first"):
+        hil.run("echo c > /proc/sysrq-trigger")
+    with subtests.test("second"):
+        hil.run("true")
+"""
+    )
+    assert inner.run(QEMU, env=WIDE) == 1, inner.text
+    assert "infrastructure" not in inner.text, inner.text
+    (run,) = (inner.directory / ".hil" / "runs").iterdir()
+    results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert [(line["outcome"], line["reason"]) for line in results] == [
+        ("failed", "crash: panic: sysrq triggered crash")
+    ] * 2
+    assert "not sent" in results[0]["text"]
