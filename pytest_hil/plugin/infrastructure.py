@@ -22,7 +22,7 @@ from pytest_hil.errors import (
 from pytest_hil.plugin import crashes
 from pytest_hil.plugin.items import Attempt, Use, attempt_of, worker_id
 
-# An attribute of a report; plain, so that it survives the way from a worker.
+# An attribute of a report: the phase that broke; plain, so that it survives the way from a worker.
 FLAG = "hil_infrastructure"
 # Another: nothing but what a crash that the test has failed with has left.
 AFTERMATH = "hil_aftermath"
@@ -66,7 +66,7 @@ def pytest_runtest_makereport(
         for use in _broken(attempt, error):
             use.target.broke(error)
         _make_failed(item, report, PREFIX + str(error), call, of_test=of_test)
-        setattr(report, FLAG, True)
+        setattr(report, FLAG, report.when)
         if attempt is not None and attempt.in_call:
             attempt.broke = error
     elif isinstance(error, HilError) and report.failed and not of_test:

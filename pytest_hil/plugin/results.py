@@ -14,7 +14,7 @@ import pytest
 
 from pytest_hil.plugin import chosen, summary
 from pytest_hil.plugin.artifacts import made_directory, made_run
-from pytest_hil.plugin.infrastructure import breaks
+from pytest_hil.plugin.infrastructure import FLAG, breaks
 from pytest_hil.plugin.items import worker_id
 from pytest_hil.plugin.selection import wanted_of
 
@@ -72,7 +72,9 @@ class _Writer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         worker = str(getattr(report, "worker_id", ""))
         key = (report.nodeid, worker)
-        if report.when == "setup":
+        # Counted as one of the set-up, an error of the call is one of the call still.
+        when = str(getattr(report, FLAG, report.when))
+        if when == "setup":
             self._tried_again(key)
             self._going.pop(key, None)
         going = self._going.setdefault(key, _Going())
@@ -82,7 +84,6 @@ class _Writer:
         going.start = going.start or report.start
         going.stop = report.stop
         # "???": xdist's, of a test whose worker died in it. It knows no times either.
-        when = str(report.when)
         if when in ("setup", "call", "teardown"):
             going.phases[when] = round(report.duration, 6)
         _explain(going, report)

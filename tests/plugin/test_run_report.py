@@ -181,6 +181,31 @@ def test_tries_are_one_line_each(site: pytest.Pytester, told: str) -> None:
     ]
 
 
+def test_what_breaks_in_the_call_is_told_of_the_call(site: pytest.Pytester) -> None:
+    """And takes nothing with it that was told before."""
+    (site.path / "test_it.py").write_text(
+        """
+from pytest_hil.errors import ChannelLost
+
+def test_breaks(hil):
+    raise ChannelLost("the way is gone")
+
+def test_subtests(subtests):
+    with subtests.test("one"):
+        assert 0, "first"
+    with subtests.test("two"):
+        raise ChannelLost("the way is gone")
+"""
+    )
+    site.runpytest_subprocess("--hil-target=echo", "--hil-boot-timeout=50")
+    (run,) = (site.path / ".hil" / "runs").iterdir()
+    found = lines(run / "results.jsonl")
+    assert [(line["outcome"], list(line["phases"])) for line in found] == [
+        ("error", ["setup", "call", "teardown"])
+    ] * 2
+    assert found[1]["reason"] == "AssertionError: first"
+
+
 def all_text(directory: Path) -> str:
     return "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
 
