@@ -20,8 +20,9 @@
     │   ├── ProtocolError            the other side spoke nonsense
     │   ├── CoverageError            coverage data that cannot be counted
     │   │   └── ForeignCoverage      … because it is of another build
-    │   └── OutcomeUnknown           a command was sent and its reply was lost
-    └── TargetError                  the target did not do what the test wanted
+    │   ├── OutcomeUnknown           a command was sent and its reply was lost
+    │   └── BoardRestarted           a board began to boot, and nobody had asked it to
+    └── TargetError                  the target did not do what the test wanted: an AssertionError
         ├── Crashed                  its kernel or firmware crashed
         ├── NoCrash                  … did not, where a test wants that
         ├── NotThere                 it is switched off or closed, or a snapshot of it is gone
@@ -234,8 +235,12 @@ class BoardRestarted(InfrastructureError):
     """A board began to boot, and nobody had asked it to."""
 
 
-class TargetError(HilError):
-    """The target did not do what the test wanted."""
+class TargetError(HilError, AssertionError):
+    """The target did not do what the test wanted.
+
+    An AssertionError too: to those who tell of tests (Allure, unittest), any other error says that
+    the test broke, and not what it tests.
+    """
 
 
 class Crashed(TargetError):

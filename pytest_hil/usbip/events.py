@@ -48,7 +48,7 @@ _WORD = re.compile(r"[a-z][a-z0-9_-]*")
 _PLAIN = frozenset(range(0x21, 0x7F)) - {ord("%"), ord(",")}
 
 
-class NotSeen(TargetError, AssertionError):
+class NotSeen(TargetError):
     """An event that was waited for did not come; says what did."""
 
 

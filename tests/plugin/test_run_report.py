@@ -119,6 +119,22 @@ def test_a_run_leaves_a_report_of_all_its_tests(site: pytest.Pytester) -> None:
     assert any("I am <b>ready" in text for text in attached)
 
 
+def test_allure_tells_what_failed_from_what_broke(site: pytest.Pytester) -> None:
+    (site.path / "test_it.py").write_text(
+        """
+from pytest_hil.errors import ChannelLost
+
+def test_target(hil): hil.console.expect("never said", timeout=0.01)
+def test_ours(hil): raise ChannelLost("the adapter is gone")
+"""
+    )
+    done = site.runpytest_subprocess("--hil-target=echo", "--alluredir=allure")
+    done.assert_outcomes(failed=1, errors=1)
+    found = (json.loads(path.read_text()) for path in (site.path / "allure").glob("*-result.json"))
+    statuses = {one["name"]: one["status"] for one in found}
+    assert statuses == {"test_target": "failed", "test_ours": "broken"}
+
+
 # What plugins do that try failed tests again: {told} reports of a try that failed.
 TRIES = """
 from _pytest.runner import runtestprotocol
