@@ -141,10 +141,15 @@ def collected(config: pytest.Config) -> int:
     return int(getattr(getattr(reporter, "_session", None), "testscollected", 0))
 
 
+def tried_again(report: pytest.TestReport) -> bool:
+    """Whether a plugin runs the test once more: then it calls what came to nothing by a word of
+    its own.
+    """
+    return report.outcome not in ("passed", "failed", "skipped")
+
+
 def _outcome(report: pytest.TestReport) -> str:
-    outcome = str(report.outcome)
-    # What plugins call a try that is followed by another.
-    if outcome not in ("passed", "failed", "skipped"):
+    if tried_again(report):
         return "rerun"
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.skipped else "xpassed"

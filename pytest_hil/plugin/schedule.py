@@ -17,6 +17,7 @@ from pytest_hil.errors import InfrastructureError
 from pytest_hil.plugin import chosen, needs
 from pytest_hil.plugin.bench import bench_of, made_bench
 from pytest_hil.plugin.items import attempt_of, worker_id
+from pytest_hil.plugin.results import tried_again
 from pytest_hil.plugin.selection import uses_target
 from pytest_hil.plugin.status import status_of
 
@@ -62,6 +63,8 @@ class BoardScheduling:
         self._took: dict[str, float] = {}
         # The workers that died, and what xdist knows of it.
         self._died: dict[str, str] = {}
+        # Whose first test is run once more when this try is over.
+        self._tried_again: set[str] = set()
         self._schedule: Schedule | None = None
 
     @property
@@ -166,7 +169,12 @@ class BoardScheduling:
         if node is None or self._schedule is None or node.gateway.id not in self._schedule:
             return
         worker = node.gateway.id
-        self._schedule.reported(worker, last=report.when == "teardown")
+        if report.when == "setup":
+            self._tried_again.discard(worker)
+        if tried_again(report):
+            self._tried_again.add(worker)
+        last = report.when == "teardown" and worker not in self._tried_again
+        self._schedule.reported(worker, last=last)
         if boards := getattr(report, BOARDS, None):
             self._schedule.has(worker, boards)
 

@@ -295,6 +295,30 @@ def pytest_runtest_logfinish(nodeid):
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_between_two_tries_of_a_test(site: Site) -> None:
+    """Not all of that test was reported, although the tear-down of its first try was."""
+    (site.root / "test_it.py").write_text(NUMBERED.format(tests=4))
+    (site.root / "conftest.py").write_text("""
+import os
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    if "[2]" not in item.nodeid:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in runtestprotocol(item, nextitem=nextitem, log=False):
+        if report.when == "call":
+            report.outcome = "rerun"
+        item.ihook.pytest_runtest_logreport(report=report)
+    os.kill(os.getpid(), 9)
+""")
+    code, out = site.run("-n", "2")
+    assert code == 1, out
+    assert "3 passed" in out
+    assert re.search(r"worker 'gw\d' crashed while running 'test_it.py::test_\S*\[2\]'", out), out
+
+
+@pytest.mark.slow
 def test_what_a_killed_run_leaves_is_removed_by_the_next(site: Site, tmp_path: Path) -> None:
     site.environment["TMPDIR"] = str(tmp_path / "tmp")
     (tmp_path / "tmp").mkdir()
