@@ -57,6 +57,7 @@ look_for_programs() {
         # our captures of USB, and what emulated boards are made of.
         test-tools)
             lacks gcc build-essential
+            lacks cpio cpio
             lacks lcov lcov
             lacks lzop lzop
             lacks tshark tshark
