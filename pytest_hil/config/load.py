@@ -93,6 +93,8 @@ def _parse(path: Path, written: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Inherited:
+    """The keys that a target has from a group, and those that it would have if they were right."""
+
     group: str = ""
     keys: frozenset[str] = frozenset()
     wrong: frozenset[str] = frozenset()
@@ -105,8 +107,7 @@ class _Reader:
         self._path = path
         self._base = path.parent
         self._problems = Problems(str(path))
-        # Of each target with a group: what it has from there, and what it would have if that were
-        # right, which was said of the group.
+        # Of each target with a group. What is wrong there was said of the group.
         self._inherited: dict[str, _Inherited] = {}
 
     def config(self, document: Mapping[str, object]) -> Config:
@@ -261,7 +262,7 @@ class _Reader:
                 return None
 
     def _backend(self, prefix: str, raw: Mapping[str, object], inherited: _Inherited) -> str:
-        """ "" where it is wrong, or missing."""
+        """The backend; an empty string where it is wrong, or missing."""
         where = f"{prefix}backend"
         backend = raw.get("backend")
         if backend is None:
