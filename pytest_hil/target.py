@@ -294,7 +294,7 @@ class Target(ABC):
     def fork(self) -> Target:
         """A second target that goes on from this one's present state, independently of it.
 
-        It ends with this one, or when it is closed.
+        It ends with this one, or when it is closed. Raises Crashed when this one has panicked.
         """
 
     @abstractmethod
